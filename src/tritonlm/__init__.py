@@ -1,0 +1,1 @@
+"""Hugging Face language models on Triton Inference Server."""

@@ -1,0 +1,1 @@
+"""The models of the repository as Triton sees them: the only importers of pb_utils."""

@@ -1,0 +1,106 @@
+"""Settings of a served model, frozen once built.
+
+A setting is taken from `parameters` of the model's config.pbtxt, else from the environment
+(`TRITONLM_` and its name in capitals), else its default. An unknown name raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tritonlm.errors import InvalidArgument
+
+ENV_PREFIX = "TRITONLM_"
+DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model's processes need to know: all of them read the same settings."""
+
+    model: str = str(DEMO_CHECKPOINT)
+    """A hub id, or the path of a checkpoint folder."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    device: str = "auto"
+    """One of `DEVICES`; auto is cuda where there is one."""
+    dtype: str = "auto"
+    """One of `DTYPES`; auto is the checkpoint's own on cuda and float32 on cpu."""
+    max_model_len: int | None = None
+    """Prompt and output tokens of one request together; None is what the checkpoint was made for."""
+    default_max_tokens: int = 256
+    """Output tokens of a request that does not say `max_tokens`."""
+    block_size: int = 16
+    """Tokens in a block of the KV cache."""
+    kv_cache_gib: float | None = None
+    """Size of the KV cache; None is 85 % of the free device memory, and at most 1 GiB on a cpu."""
+    max_num_seqs: int = 256
+    """Requests in one step of the engine."""
+    max_num_batched_tokens: int = 2048
+    """Tokens in one step of the engine: a longer prompt is computed in chunks."""
+    max_queue_size: int = 4096
+    """Requests that wait for the engine in one front end; more are refused as unavailable."""
+    engine_start_timeout_s: float = 1800.0
+    """How long an engine may take to load and be ready."""
+    run_dir: str | None = None
+    """Folder of the sockets; None is one named after the server's process."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for a value out of range."""
+        _require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
+        _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
+        for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
+                     "max_queue_size", "engine_start_timeout_s"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
+        _require("block_size", self.block_size, is_power, "a power of two")
+        for name in ("max_model_len", "kv_cache_gib"):
+            value = getattr(self, name)
+            _require(name, value, value is None or value > 0, "more than 0")
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, str], environ: Mapping[str, str]) -> ModelConfig:
+        """Settings from texts: `parameters` first, then `environ`; raises `InvalidArgument`."""
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        unknown = sorted(set(parameters) - set(kinds))
+        if unknown:
+            raise InvalidArgument("parameters", unknown[0], f"known settings: {', '.join(kinds)}")
+        texts = {name: environ[ENV_PREFIX + name.upper()]
+                 for name in kinds if ENV_PREFIX + name.upper() in environ}
+        texts |= parameters
+        return cls(**{name: _parse(name, kinds[name], text) for name, text in texts.items()})
+
+    @classmethod
+    def from_triton(cls, args: Mapping[str, str]) -> ModelConfig:
+        """Settings of the model whose `initialize` got `args`."""
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        return cls.build({name: value["string_value"] for name, value in parameters.items()},
+                         os.environ)
+
+    def to_parameters(self) -> dict[str, str]:
+        """The settings that differ from the defaults, as texts that `build` reads back."""
+        return {field.name: str(getattr(self, field.name)) for field in fields(self)
+                if getattr(self, field.name) != field.default}
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    number = {"int": int, "float": float}.get(kind.split(" ")[0])
+    if number is None:
+        return text
+    try:
+        return number(text)
+    except ValueError:
+        raise InvalidArgument(name, text, f"it must be of type {kind}") from None
+
+
+def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
+    if not is_allowed:
+        raise InvalidArgument(name, value, f"allowed: {allowed}")

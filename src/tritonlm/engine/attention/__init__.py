@@ -1,0 +1,1 @@
+"""Paged attention, registered with transformers as an attention implementation."""

@@ -1,0 +1,59 @@
+"""The errors a user can cause or meet, each with the code that Triton and HTTP know it by.
+
+ServingError
+├── InvalidArgument   a field of the request, or a setting, has a value that is not allowed
+├── NotFound          no request, model or file of that name
+├── Unavailable       not now: full, starting, or the engine was lost; a retry may work
+└── EngineFailure     a bug or a device fault; the request is over, the server goes on
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+MAX_SHOWN_CHARS = 80
+
+
+class ServingError(Exception):
+    """Base of all errors that are answered to a client; `code` is Triton's name of the class."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+    @property
+    def message(self) -> str:
+        """The text for the client."""
+        return str(self)
+
+
+class InvalidArgument(ServingError):
+    """A field whose value is not allowed; the message names field, value and what is allowed."""
+
+    code = "INVALID_ARG"
+
+    def __init__(self, field: str, value: Any, allowed: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {shorten(value)} is not allowed; {allowed}")
+
+
+class NotFound(ServingError):
+    """Something named in the request does not exist."""
+
+    code = "NOT_FOUND"
+
+
+class Unavailable(ServingError):
+    """The request cannot be served now; the message says when or whether to retry."""
+
+    code = "UNAVAILABLE"
+
+
+class EngineFailure(ServingError):
+    """The engine failed this request: a bug or a device fault."""
+
+    code = "INTERNAL"
+
+
+def shorten(value: Any) -> str:
+    """The repr of `value`, cut so that a megabyte of prompt does not come back in the error."""
+    text = repr(value[: MAX_SHOWN_CHARS + 1]) if isinstance(value, str | bytes) else repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
