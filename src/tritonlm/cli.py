@@ -1,0 +1,35 @@
+"""The `tritonlm` command: one function a command, each from the module that does the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tritonlm.errors import ServingError
+from tritonlm.server.command import SERVE_CONTEXT, serve
+
+
+class _OneLineErrors(TyperGroup):
+    """Answers a `ServingError` of any command with one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ServingError as error:
+            typer.echo(f"tritonlm: {error.message}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(cls=_OneLineErrors, no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False)
+
+
+@app.callback()
+def tritonlm() -> None:
+    """Serve Hugging Face language models on Triton Inference Server, and talk to them."""
+
+
+# Further commands are registered here: app.command()(function).
+app.command(context_settings=SERVE_CONTEXT)(serve)
