@@ -1,0 +1,62 @@
+"""Between Triton's requests and responses and numpy: the batch dimension is added here."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from tritonlm.contract import NUMPY_DTYPES, Model, Tensor
+from tritonlm.errors import EngineFailure, ServingError
+
+logger = logging.getLogger(__name__)
+
+
+def request_tensors(request: pb_utils.InferenceRequest) -> dict[str, NDArray[Any]]:
+    """The input tensors that the request has, by name; texts are objects of type bytes."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def request_parameters(request: pb_utils.InferenceRequest) -> dict[str, Any]:
+    """The request parameters: bool, int, float or str, by name."""
+    parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+    return parameters
+
+
+def output_tensor(tensor: Tensor, values: Any) -> pb_utils.Tensor:
+    """An output of shape [1, n] in the contract's dtype from one value or n values."""
+    if tensor.dtype == "BYTES":
+        texts = [values] if isinstance(values, str) else values
+        array = np.array([text.encode() for text in texts], np.object_)
+    else:
+        array = np.asarray(values, NUMPY_DTYPES[tensor.dtype])
+    return pb_utils.Tensor(tensor.name, array.reshape(1, -1))
+
+
+def model_response(
+    model: Model, values: Mapping[str, Any], requested: Container[str]
+) -> pb_utils.InferenceResponse:
+    """A response of `model` with the outputs that are `requested`; `values` has all of them.
+
+    Outputs that were not requested are not built: `send` of tritonserver 24.10 would free them
+    without holding the GIL.
+    """
+    return pb_utils.InferenceResponse([output_tensor(tensor, values[tensor.name])
+                                       for tensor in model.outputs if tensor.name in requested])
+
+
+def error_response(error: Exception) -> pb_utils.InferenceResponse:
+    """The response that tells a client of `error`.
+
+    Only a `ServingError` is told in its own words; anything else is a bug, and goes to the log.
+    """
+    if not isinstance(error, ServingError):
+        logger.error("unexpected error", exc_info=error)
+        error = EngineFailure("internal error; the server's log says more")
+    code = getattr(pb_utils.TritonError, error.code)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.message, code))
