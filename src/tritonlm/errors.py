@@ -24,6 +24,11 @@ class ServingError(Exception):
         """The text for the client."""
         return str(self)
 
+    @property
+    def coded_message(self) -> str:
+        """`code: message`, as servers answer: Triton's streams carry a text but no status code."""
+        return f"{self.code}: {self.message}"
+
 
 class InvalidArgument(ServingError):
     """A field whose value is not allowed; the message names field, value and what is allowed."""
@@ -31,8 +36,12 @@ class InvalidArgument(ServingError):
     code = "INVALID_ARG"
 
     def __init__(self, field: str, value: Any, allowed: str) -> None:
-        self.field = field
         super().__init__(f"{field}: {shorten(value)} is not allowed; {allowed}")
+
+    @property
+    def field(self) -> str:
+        """The name of the refused field."""
+        return self.message.partition(":")[0]
 
 
 class NotFound(ServingError):
@@ -51,6 +60,13 @@ class EngineFailure(ServingError):
     """The engine failed this request: a bug or a device fault."""
 
     code = "INTERNAL"
+
+
+def from_code(code: str, message: str) -> ServingError:
+    """The error of `code` with a message that is made already: how a client rebuilds an answer."""
+    classes = (InvalidArgument, NotFound, Unavailable, EngineFailure)
+    error_class = {known.code: known for known in classes}.get(code, ServingError)
+    return error_class.__new__(error_class, message)
 
 
 def shorten(value: Any) -> str:
