@@ -62,6 +62,9 @@ class ModelConfig:
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         _require("block_size", self.block_size, is_power, "a power of two")
+        _require("max_num_batched_tokens", self.max_num_batched_tokens,
+                 self.max_num_batched_tokens >= self.max_num_seqs,
+                 f"at least max_num_seqs, {self.max_num_seqs}")
         for name in ("max_model_len", "kv_cache_gib"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "more than 0")
@@ -92,7 +95,7 @@ class ModelConfig:
 
 
 def _parse(name: str, kind: str, text: str) -> Any:
-    number = {"int": int, "float": float}.get(kind.split(" ")[0])
+    number = {"int": int, "float": float}.get(kind.split(" ", maxsplit=1)[0])
     if number is None:
         return text
     try:

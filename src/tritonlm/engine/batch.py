@@ -1,0 +1,64 @@
+"""One step's work as flat arrays: all tokens of all its requests, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritonlm.engine.table import RequestTable
+
+Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T tokens of n requests; the requests with one new token come first."""
+
+    rows: Int32
+    """Rows of the request table, [n]."""
+    num_new: Int32
+    """Tokens of each request in this step, [n]."""
+    token_ids: Int32
+    """[T]"""
+    positions: Int32
+    """Place of each token in its request, [T]."""
+    slots: Int32
+    """Place of each token in the KV cache, [T]."""
+    context_lens: Int32
+    """Tokens of each request that are in the cache after this step, [n]."""
+    block_tables: Int32
+    """[n, most blocks of any request]; what lies behind a request's own blocks is undefined."""
+    num_decodes: int
+    """Requests with exactly one new token."""
+    sampled: NDArray[np.intp]
+    """Which of the n requests get a new token: those whose last known token is in this step."""
+
+    @property
+    def query_starts(self) -> Int32:
+        """Index of each request's first token among the T, and T itself, [n + 1]."""
+        return np.concatenate(([0], np.cumsum(self.num_new))).astype(np.int32)
+
+
+def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
+    """The next `num_new` tokens of `rows`, whose blocks are taken already."""
+    order = np.argsort(num_new != 1, kind="stable")
+    rows, num_new = rows[order], num_new[order]
+    starts = np.cumsum(num_new) - num_new
+    token_rows = np.repeat(rows, num_new)
+    offsets = np.arange(num_new.sum(), dtype=np.int32) - np.repeat(starts, num_new)
+    positions = (np.repeat(table.num_computed[rows], num_new) + offsets).astype(np.int32)
+    blocks = table.block_tables[token_rows, positions // table.block_size]
+    context_lens = table.num_computed[rows] + num_new
+    return Batch(
+        rows=rows,
+        num_new=num_new,
+        token_ids=table.token_ids[token_rows, positions],
+        positions=positions,
+        slots=blocks * table.block_size + positions % table.block_size,
+        context_lens=context_lens,
+        block_tables=table.block_tables[rows, : table.blocks_for(int(context_lens.max()))],
+        num_decodes=int((num_new == 1).sum()),
+        sampled=np.flatnonzero(context_lens == table.num_tokens[rows]),
+    )

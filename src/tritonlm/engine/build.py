@@ -1,0 +1,80 @@
+"""From settings to an engine that is known to compute what its model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.batch import build_batch
+from tritonlm.engine.blocks import BlockPool
+from tritonlm.engine.engine import Engine
+from tritonlm.engine.loading import LoadedModel, load_model
+from tritonlm.engine.messages import Ready
+from tritonlm.engine.runner import Runner, choose_num_blocks
+from tritonlm.engine.scheduler import Scheduler
+from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
+from tritonlm.errors import InvalidArgument
+
+MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+MAX_EOS_IDS = MAX_STOP_IDS // 2
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine and the limits that its front ends hold requests to."""
+
+    engine: Engine
+    limits: Ready
+
+
+def build_engine(config: ModelConfig, report: Callable[[str], None]) -> BuiltEngine:
+    """Load the model of `config` and make its engine; raises `InvalidArgument`.
+
+    `report` gets a line of progress at a time.
+    """
+    model = load_model(config, report)
+    num_blocks = choose_num_blocks(config, model)
+    num_slots = num_blocks * config.block_size
+    max_model_len = min(model.max_model_len, num_slots)
+    if config.max_model_len is not None and max_model_len < config.max_model_len:
+        raise InvalidArgument("max_model_len", config.max_model_len,
+                              f"the KV cache holds {num_slots} tokens; raise kv_cache_gib")
+    runner = Runner(model, num_blocks, config.block_size)
+    _check_attention(config, model, runner)
+    report(f"KV cache of {num_slots:,} tokens in {num_blocks:,} blocks; "
+           f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
+    eos_ids = np.array(model.eos_ids[:MAX_EOS_IDS], np.int32)
+    table = RequestTable(config.max_num_seqs, max_model_len, config.block_size, eos_ids)
+    scheduler = Scheduler(table, BlockPool(num_blocks), config.max_num_batched_tokens)
+    engine = Engine(scheduler, partial(runner.run, table=table))
+    return BuiltEngine(engine, Ready(max_model_len, model.vocab_size))
+
+
+def _check_attention(config: ModelConfig, model: LoadedModel, runner: Runner) -> None:
+    """Refuse a model that says something else with paged attention than with its own.
+
+    Two requests share a batch, and one of them comes in two chunks: so a layer that keeps a state
+    of its own, or looks at its neighbours in the batch, is found out.
+    """
+    long, short = (np.array(sample.token_ids, np.int32) for sample in model.samples)
+    block_size = config.block_size
+    table = RequestTable(2, long.size, block_size, np.zeros(0, np.int32))
+    num_blocks = table.blocks_for(long.size)
+    for row, prompt in enumerate((long, short)):
+        table.token_ids[row, : prompt.size] = prompt
+        table.num_tokens[row] = prompt.size
+        table.block_tables[row] = np.arange(num_blocks) + row * num_blocks
+    rows = np.arange(2, dtype=np.int32)
+    short_logits = runner.logits(build_batch(table, rows, np.array([4, short.size], np.int32)))
+    table.num_computed[0] = 4
+    long_logits = runner.logits(build_batch(table, rows[:1], np.array([long.size - 4], np.int32)))
+    for sample, logits in zip(model.samples, (long_logits, short_logits), strict=True):
+        error = (logits[-1] - sample.logits).norm() / sample.logits.norm()
+        if not error <= MAX_RELATIVE_ERROR[model.dtype]:
+            raise InvalidArgument("model", config.model, f"{type(model.module).__name__} computes "
+                                  f"something else with paged attention (error {error:.2g})")

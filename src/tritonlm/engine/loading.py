@@ -1,0 +1,163 @@
+"""Loading a checkpoint with transformers' own code, and refusing what cannot be served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
+from tritonlm.engine.cache import LayerShape
+from tritonlm.errors import InvalidArgument
+
+MAX_LEN_WITHOUT_LIMIT = 8192
+"""Length of models whose checkpoint names none."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, and the logits after its last token, float32 [V], by the model as it came."""
+
+    token_ids: tuple[int, ...]
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model whose attention is ours."""
+
+    module: PreTrainedModel
+    layers: dict[int, LayerShape]
+    device: torch.device
+    dtype: torch.dtype
+    max_model_len: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    """What the model said with its own attention, to check ours against."""
+
+
+class _Probe:
+    """Stands in for paged attention once, to see the shape of every layer."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, LayerShape] = {}
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+        scale: float, window: int | None = None, softcap: float | None = None,
+    ) -> torch.Tensor:
+        if layer in self.layers:
+            raise UnsupportedAttention(f"layer {layer} attends more than once")
+        self.layers[layer] = LayerShape(key.shape[1], key.shape[2], value.shape[2])
+        return query.new_zeros(*query.shape[:2], value.shape[2])
+
+
+def load_model(config: ModelConfig, report: Callable[[str], None]) -> LoadedModel:
+    """The model of `config` on its device; raises `InvalidArgument` for what cannot be served.
+
+    `report` gets a line of progress at a time.
+    """
+    device = choose_device(config.device)
+    module = _read_checkpoint(config, device)
+    module.requires_grad_(False).eval()
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    num_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
+    report(f"loaded {type(module).__name__}, {num_parameters / 1e6:,.1f} M parameters, "
+           f"{num_bytes / 2**30:.2f} GiB as {str(module.dtype).removeprefix('torch.')} on {device}")
+    samples = tuple(_sample(config.model, module, length) for length in (7, 4))
+    return LoadedModel(
+        module=module,
+        layers=_probe_layers(config.model, module, device),
+        device=device,
+        dtype=module.dtype,
+        max_model_len=_max_model_len(config, module),
+        vocab_size=module.get_input_embeddings().num_embeddings,
+        eos_ids=_eos_ids(module),
+        samples=samples,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a setting means; raises `InvalidArgument` where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument("device", name, "this machine has no usable CUDA device; allowed: "
+                                              "auto, cpu")
+    is_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if is_cuda else "cpu")
+
+
+def _read_checkpoint(config: ModelConfig, device: torch.device) -> PreTrainedModel:
+    dtype = config.dtype
+    if dtype == "auto" and device.type == "cpu":
+        dtype = "float32"
+    name, revision = config.model, config.revision
+    if os.sep in name and not os.path.isdir(name) and name.startswith((".", "/", "~")):
+        raise InvalidArgument("model", name, "there is no such folder")
+    try:
+        checkpoint_config = AutoConfig.from_pretrained(name, revision=revision)
+        module = AutoModelForCausalLM.from_pretrained(
+            name, config=checkpoint_config, revision=revision, dtype=dtype)
+        return module.to(device)
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise InvalidArgument("model", name, f"it cannot be loaded: {first_line(error)}") from error
+
+
+@torch.inference_mode()
+def _sample(name: str, module: PreTrainedModel, length: int) -> Sample:
+    vocab_size = module.get_input_embeddings().num_embeddings
+    token_ids = tuple((length + 31 * place) % vocab_size for place in range(length))
+    try:
+        logits = module(torch.tensor([token_ids], device=module.device), use_cache=False).logits
+    except Exception as error:
+        raise InvalidArgument("model", name, f"{type(module).__name__} does not run on plain "
+                                             f"token ids: {first_line(error)}") from error
+    return Sample(token_ids, logits[0, -1].float())
+
+
+def _probe_layers(
+    name: str, module: PreTrainedModel, device: torch.device
+) -> dict[int, LayerShape]:
+    """Switch `module` to our attention and run three tokens through it."""
+    kind, probe = type(module).__name__, _Probe()
+    try:
+        module.set_attn_implementation(ATTENTION_NAME)
+        with use_attention(probe), torch.inference_mode():
+            tokens = torch.zeros(1, 3, dtype=torch.long, device=device)
+            module(input_ids=tokens, position_ids=tokens, use_cache=False)
+    except Exception as error:
+        raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
+                                             f"{first_line(error)}") from error
+    num_layers = module.config.get_text_config().num_hidden_layers
+    if sorted(probe.layers) != list(range(num_layers)):
+        raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
+                              f"{len(probe.layers)} of its {num_layers} layers use it")
+    return probe.layers
+
+
+def _max_model_len(config: ModelConfig, module: PreTrainedModel) -> int:
+    text_config = module.config.get_text_config()
+    limit = getattr(text_config, "max_position_embeddings", None)
+    asked = config.max_model_len
+    if limit is not None and asked is not None and asked > limit:
+        raise InvalidArgument("max_model_len", asked, f"the checkpoint is made for at most {limit}")
+    return int(asked or limit or MAX_LEN_WITHOUT_LIMIT)
+
+
+def _eos_ids(module: PreTrainedModel) -> tuple[int, ...]:
+    generation = getattr(module, "generation_config", None)
+    eos = getattr(generation, "eos_token_id", None)
+    if eos is None:
+        eos = module.config.get_text_config().eos_token_id
+    if eos is None:
+        return ()
+    return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,112 @@
+"""What front ends and engine say to each other: msgpack over ZeroMQ, arrays as raw bytes.
+
+front end → engine: Hello, Submit, Cancel, CancelById        (several in one message)
+engine → front end: Ready, Tokens, Failed, CancelReply, Stats, Goodbye
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Hello(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """A front end presents itself; the engine answers with Ready."""
+
+
+class Submit(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """A request: `key` is its number in the front end, `token_ids` int32 bytes of the prompt."""
+
+    key: int
+    request_id: str
+    token_ids: bytes
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    deadline_s: float = math.inf
+    """On the machine's monotonic clock, which all its processes share."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.token_ids) // np.dtype(np.int32).itemsize
+
+    def prompt(self) -> NDArray[np.int32]:
+        """The prompt's ids, int32 [n]."""
+        return np.frombuffer(self.token_ids, np.int32)
+
+
+class Cancel(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The front end wants no more of its request `key`: nothing is answered."""
+
+    key: int
+
+
+class CancelById(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Cancel every request called `request_id`, whichever front end it came through."""
+
+    key: int
+    request_id: str
+
+
+class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The engine runs; the limits that requests are checked against."""
+
+    max_model_len: int
+    vocab_size: int
+
+
+class Tokens(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """One step's news: int64 keys, int32 token ids (-1: none), uint8 finish reason codes."""
+
+    keys: bytes
+    token_ids: bytes
+    reasons: bytes
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
+        """Keys, token ids and reasons, each [n]."""
+        return (np.frombuffer(self.keys, np.int64), np.frombuffer(self.token_ids, np.int32),
+                np.frombuffer(self.reasons, np.uint8))
+
+
+class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """A step failed with `message`; the requests `keys` (int64 bytes) are over."""
+
+    keys: bytes
+    message: str
+
+
+class CancelReply(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """How many requests a CancelById ended."""
+
+    key: int
+    num_cancelled: int
+
+
+class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The engine's gauges, sent when they change and at most ten times a second."""
+
+    num_running: int
+    num_waiting: int
+    num_blocks_used: int
+    num_blocks: int
+
+
+class Goodbye(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The engine was told to stop."""
+
+
+ToEngine = Hello | Submit | Cancel | CancelById
+ToFrontEnd = Ready | Tokens | Failed | CancelReply | Stats | Goodbye
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(list[ToEngine]).decode
+decode_to_front_end = msgspec.msgpack.Decoder(ToFrontEnd).decode

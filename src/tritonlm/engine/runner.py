@@ -1,0 +1,77 @@
+"""Runs batches on the device: model, sampler, and the KV cache they need."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import psutil
+import torch
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.attention.interface import use_attention
+from tritonlm.engine.attention.reference import ReferenceAttention
+from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.cache import KVCache, bytes_per_slot
+from tritonlm.engine.loading import LoadedModel
+from tritonlm.engine.sampler import SamplingRows, sample
+from tritonlm.engine.table import RequestTable
+from tritonlm.errors import InvalidArgument
+
+GPU_MEMORY_SHARE = 0.85
+CPU_CACHE_BYTES = 2**30
+MIN_CACHED_TOKENS = 32
+
+
+class Runner:
+    """A model, its cache of `num_blocks` blocks, and one step on them."""
+
+    def __init__(self, model: LoadedModel, num_blocks: int, block_size: int) -> None:
+        self._model = model
+        self._block_size = block_size
+        self._cache = KVCache(model.layers, num_blocks * block_size, model.dtype, model.device)
+        parameters = inspect.signature(model.module.forward).parameters
+        self._can_choose_logits = "logits_to_keep" in parameters
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, table: RequestTable) -> Int32:
+        """Compute `batch`; the sampled ids of `batch.sampled`, int32 [m]."""
+        logits = self.logits(batch)
+        if not batch.sampled.size:
+            return np.zeros(0, np.int32)
+        options = SamplingRows.of(table, batch.rows[batch.sampled], self._model.device)
+        return sample(logits, options).int().cpu().numpy()
+
+    @torch.inference_mode()
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """What the model predicts after the last token of each of `batch.sampled`, float32."""
+        model, device = self._model, self._model.device
+        attention = ReferenceAttention(batch, self._cache, self._block_size, device)
+        last = torch.from_numpy(batch.query_starts[1:][batch.sampled] - 1).long().to(device)
+        kept = {"logits_to_keep": last} if self._can_choose_logits and last.numel() else {}
+        with use_attention(attention):
+            logits: torch.Tensor = model.module(
+                input_ids=torch.from_numpy(batch.token_ids).long().to(device)[None],
+                position_ids=torch.from_numpy(batch.positions).long().to(device)[None],
+                use_cache=False,
+                **kept,
+            ).logits[0]
+        return (logits if kept else logits[last]).float()
+
+
+def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
+    """Blocks that the KV cache gets; raises `InvalidArgument` if not even one fits."""
+    block_bytes = bytes_per_slot(model.layers, model.dtype) * config.block_size
+    if config.kv_cache_gib is not None:
+        available = int(config.kv_cache_gib * 2**30)
+    elif model.device.type == "cuda":
+        available = int(torch.cuda.mem_get_info(model.device)[0] * GPU_MEMORY_SHARE)
+    else:
+        available = min(CPU_CACHE_BYTES, psutil.virtual_memory().available // 2)
+    most_useful = config.max_num_seqs * -(-model.max_model_len // config.block_size)
+    num_blocks = min(available // block_bytes, most_useful)
+    if num_blocks < 2 or num_blocks * config.block_size < MIN_CACHED_TOKENS:
+        raise InvalidArgument("kv_cache_gib", f"{available / 2**30:.3g}", f"a block of "
+                              f"{config.block_size} tokens takes {block_bytes / 2**30:.3g} GiB, "
+                              f"and at least 2 blocks and {MIN_CACHED_TOKENS} tokens are needed")
+    return num_blocks

@@ -1,0 +1,101 @@
+"""From logits to tokens, a row each; what a row gets does not depend on the other rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tritonlm.engine.batch import Int32
+from tritonlm.engine.table import RequestTable
+
+UNIFORM_BITS = 53
+GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+@dataclass(frozen=True)
+class SamplingRows:
+    """The sampling options of m rows, tensors [m] on the device of the logits."""
+
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+    top_k: torch.Tensor
+    min_p: torch.Tensor
+    seed: torch.Tensor
+    """int64, the bits of the request's unsigned seed."""
+    position: torch.Tensor
+    """Number of the token in its request, int64."""
+    is_greedy: bool
+    """Whether every row's temperature is 0."""
+
+    @classmethod
+    def of(cls, table: RequestTable, rows: Int32, device: torch.device) -> SamplingRows:
+        """The options of `rows` of the table."""
+        def column(values: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(values[rows]).to(device, non_blocking=True)
+
+        return cls(
+            temperature=column(table.temperature),
+            top_p=column(table.top_p),
+            top_k=column(table.top_k).long(),
+            min_p=column(table.min_p),
+            seed=column(table.seed.view(np.int64)),
+            position=column(table.num_tokens).long(),
+            is_greedy=not table.temperature[rows].any(),
+        )
+
+
+def sample(logits: torch.Tensor, options: SamplingRows) -> torch.Tensor:
+    """A token for each row of `logits`, float32 [m, V]; int64 [m].
+
+    Temperature, top-k, top-p and min-p act one after the other, as in `transformers.generate`;
+    then the inverse of the cumulative distribution is read at one uniform number, which follows
+    from the request's seed and the token's number alone.
+    """
+    greedy = logits.argmax(dim=-1)
+    if options.is_greedy:
+        return greedy
+    is_greedy = options.temperature == 0
+    temperature = torch.where(is_greedy, 1.0, options.temperature)
+    ordered, token_ids = (logits / temperature[:, None]).sort(dim=-1, descending=True, stable=True)
+    probs = _kept(ordered, options)
+    mass = probs.cumsum(dim=-1)
+    target = uniform(options.seed, options.position) * mass[:, -1]
+    last_kept = (probs > 0).sum(dim=-1) - 1
+    rank = (mass <= target[:, None]).sum(dim=-1).minimum(last_kept)
+    return torch.where(is_greedy, greedy, token_ids.gather(1, rank[:, None]).squeeze(1))
+
+
+def _kept(ordered: torch.Tensor, options: SamplingRows) -> torch.Tensor:
+    """Probabilities in falling order with those that the options exclude at 0, float64 [m, V]."""
+    rank = torch.arange(ordered.shape[-1], device=ordered.device)
+    top_k = torch.where(options.top_k > 0, options.top_k, ordered.shape[-1])
+    ordered = ordered.masked_fill(rank >= top_k[:, None], -torch.inf)
+    probs = ordered.double().softmax(dim=-1)
+    mass_before = probs.cumsum(dim=-1) - probs
+    is_out = mass_before >= options.top_p[:, None]
+    is_out |= probs < options.min_p[:, None] * probs[:, :1]
+    is_out[:, 0] = False
+    return probs.masked_fill(is_out, 0.0)
+
+
+def uniform(seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Numbers in [0, 1), float64, from two int64 tensors: SplitMix64 (Steele, Lea, Flood 2014)."""
+    bits = _mix(_mix(seed + GOLDEN_GAMMA) + position * GOLDEN_GAMMA)
+    return _shift_right(bits, 64 - UNIFORM_BITS).double() * 2.0**-UNIFORM_BITS
+
+
+def _mix(bits: torch.Tensor) -> torch.Tensor:
+    bits = (bits ^ _shift_right(bits, 30)) * MIX_1
+    bits = (bits ^ _shift_right(bits, 27)) * MIX_2
+    return bits ^ _shift_right(bits, 31)
+
+
+def _shift_right(bits: torch.Tensor, count: int) -> torch.Tensor:
+    """Shift that brings in zeros, which `>>` of a signed number does not."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
