@@ -4,7 +4,8 @@ ServingError
 ├── InvalidArgument   a field of the request, or a setting, has a value that is not allowed
 ├── NotFound          no request, model or file of that name
 ├── Unavailable       not now: full, starting, or the engine was lost; a retry may work
-└── EngineFailure     a bug or a device fault; the request is over, the server goes on
+├── EngineFailure     a bug or a device fault; the request is over, the server goes on
+└── StartFailure      a server cannot start here; the message says what to do
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ def from_code(code: str, message: str) -> ServingError:
     classes = (InvalidArgument, NotFound, Unavailable, EngineFailure)
     error_class = {known.code: known for known in classes}.get(code, ServingError)
     return error_class.__new__(error_class, message)
+
+
+class StartFailure(ServingError):
+    """A server cannot be started, or did not come up; the message is one line."""
+
+    code = "UNAVAILABLE"
 
 
 def shorten(value: Any) -> str:
