@@ -1,1 +1,23 @@
-"""Client of a tritonlm server."""
+"""Client of a tritonlm server: text and tokens as they come, over gRPC; needs no torch."""
+
+from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm_client.async_client import AsyncClient, AsyncStream
+from tritonlm_client.client import Client, Stream
+from tritonlm_client.requests import Prompt
+from tritonlm_client.results import Chunk, Completion, ModelInfo
+
+__all__ = [
+    "AsyncClient",
+    "AsyncStream",
+    "Chunk",
+    "Client",
+    "Completion",
+    "EngineFailure",
+    "InvalidArgument",
+    "ModelInfo",
+    "NotFound",
+    "Prompt",
+    "ServingError",
+    "Stream",
+    "Unavailable",
+]

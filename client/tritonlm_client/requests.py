@@ -1,0 +1,129 @@
+"""Requests as they go over the wire: prompt and options become tensors of shape [1, n]."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc.service_pb2 import ModelInferRequest
+from tritonclient.utils import serialize_byte_tensor
+
+from tritonlm import contract
+from tritonlm.errors import InvalidArgument
+
+Prompt: TypeAlias = (
+    str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
+)
+"""A text, chat messages such as {"role": "user", "content": "Hi"}, or token ids."""
+
+OUTPUTS = tuple(tensor.name for tensor in contract.ANSWER)
+DTYPES = {tensor.name: tensor.dtype for tensor in (*contract.PROMPT, *contract.OPTION_TENSORS)}
+OPTION_NAMES = {*contract.OPTIONS, *contract.ALIASES} - {"stream", "cancel"}
+CANCEL_MODELS = {"text_generation": "generate"}
+"""Where a request is cancelled if not at its own model: Triton tells no step of an ensemble."""
+
+
+def generation_request(
+    model: str, prompt: Prompt, options: Mapping[str, Any], is_stream: bool
+) -> ModelInferRequest:
+    """A request for text; its `id` is the option `request_id`, or else a new one.
+
+    Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
+    """
+    given = {"request_id": uuid4().hex} | _plain(options)
+    tensors = _prompt_tensors(prompt) | _option_tensors(given)
+    if is_stream:
+        tensors["stream"] = np.array([[True]])
+    return _infer_request(model, str(given["request_id"]), tensors, OUTPUTS)
+
+
+def cancel_request(model: str, request_id: str) -> ModelInferRequest:
+    """A request that cancels the running one of that id; answered by one empty response."""
+    tensors = _option_tensors({"request_id": request_id}) | {"cancel": np.array([[True]])}
+    return _infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS[:1])
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, in Python's own types; an unknown name raises."""
+    plain = {}
+    for name, value in options.items():
+        if name not in OPTION_NAMES:
+            raise InvalidArgument(name, value, f"unknown; known: {', '.join(sorted(OPTION_NAMES))}")
+        if value is not None:
+            plain[name] = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return plain
+
+
+def _option_tensors(given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    options = contract.parse_options({}, given)
+    tensors = {}
+    for name in {contract.ALIASES.get(name, name) for name in given}:
+        value = getattr(options, name)
+        items = value if isinstance(value, tuple) else (value,)
+        if DTYPES[name] == "BYTES":
+            items = tuple(_utf8(name, text) for text in items)
+        tensors[name] = np.array([items], contract.NUMPY_DTYPES[DTYPES[name]])
+    return tensors
+
+
+def _prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
+    if isinstance(prompt, str):
+        tensors = _text_tensor("text_input", prompt)
+    elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+        tensors = _text_tensor("messages", _json_text(prompt))
+    else:
+        tensors = {"input_ids": _ids(prompt)}
+    contract.parse_prompt(tensors)
+    return tensors
+
+
+def _text_tensor(name: str, text: str) -> dict[str, NDArray[Any]]:
+    return {name: np.array([[_utf8(name, text)]], np.object_)}
+
+
+def _json_text(messages: Any) -> str:
+    try:
+        return json.dumps(messages, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument("messages", messages, f"JSON cannot say it: {error}") from None
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(name, text, f"UTF-8 cannot say it: {error.reason}") from None
+
+
+def _ids(prompt: Any) -> NDArray[np.int32]:
+    """Token ids of shape [1, n]."""
+    allowed = "give a text, chat messages, or token ids: a flat sequence of int"
+    try:
+        ids = np.asarray(prompt)
+    except ValueError:
+        raise InvalidArgument("prompt", prompt, allowed) from None
+    if ids.size == 0 or ids.dtype.kind not in "iu" or ids.ndim != 1:
+        raise InvalidArgument("prompt", prompt, allowed)
+    if ids.min() < 0 or ids.max() > contract.INT32_MAX:
+        raise InvalidArgument("input_ids", prompt, f"allowed: 0 to {contract.INT32_MAX}")
+    return ids.astype(np.int32)[np.newaxis]
+
+
+def _infer_request(
+    model: str, request_id: str, tensors: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+) -> ModelInferRequest:
+    request = ModelInferRequest(model_name=model, id=request_id)
+    # Without it a stream that ends in a response without outputs looks like one cut short.
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    for name, values in tensors.items():
+        request.inputs.add(name=name, datatype=DTYPES[name], shape=values.shape)
+        is_text = DTYPES[name] == "BYTES"
+        raw = serialize_byte_tensor(values).item() if is_text else values.tobytes()
+        request.raw_input_contents.append(raw)
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
