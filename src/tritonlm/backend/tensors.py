@@ -59,4 +59,4 @@ def error_response(error: Exception) -> pb_utils.InferenceResponse:
         logger.error("unexpected error", exc_info=error)
         error = EngineFailure("internal error; the server's log says more")
     code = getattr(pb_utils.TritonError, error.code)
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.message, code))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.coded_message, code))

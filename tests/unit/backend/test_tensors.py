@@ -48,7 +48,7 @@ def test_only_requested_outputs_are_built():
 ])
 def test_an_error_keeps_its_message_and_class(error, code):
     told = error_response(error).error()
-    assert (told.message(), told.code()) == (str(error), code)
+    assert (told.message(), told.code()) == (error.coded_message, code)
 
 
 def test_a_bug_is_logged_and_not_told(caplog):
