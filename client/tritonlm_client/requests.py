@@ -30,20 +30,28 @@ CANCEL_MODELS = {"text_generation": "generate"}
 def generation_request(
     model: str, prompt: Prompt, options: Mapping[str, Any], is_stream: bool
 ) -> ModelInferRequest:
-    """A request for text; its `id` is the option `request_id`, or else a new one.
+    """A request for text; its `id` is the option `request_id`, or a new one.
 
     Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
     """
-    given = {"request_id": uuid4().hex} | _plain(options)
-    tensors = _prompt_tensors(prompt) | _option_tensors(given)
+    given = _plain(options)
+    parsed = contract.parse_options({}, given)
+    request_id = parsed.request_id or uuid4().hex
+    tensors = _prompt_tensors(prompt)
+    for name in {contract.ALIASES.get(name, name) for name in given} - {"request_id"}:
+        value = getattr(parsed, name)
+        if value != ():
+            tensors[name] = _option_tensor(name, value)
     if is_stream:
-        tensors["stream"] = np.array([[True]])
-    return _infer_request(model, str(given["request_id"]), tensors, OUTPUTS)
+        tensors["stream"] = _option_tensor("stream", True)
+    return _infer_request(model, request_id, tensors, OUTPUTS)
 
 
 def cancel_request(model: str, request_id: str) -> ModelInferRequest:
     """A request that cancels the running one of that id; answered by one empty response."""
-    tensors = _option_tensors({"request_id": request_id}) | {"cancel": np.array([[True]])}
+    contract.parse_options({}, {"request_id": request_id, "cancel": True})
+    tensors = {"request_id": _option_tensor("request_id", request_id),
+               "cancel": _option_tensor("cancel", True)}
     return _infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS[:1])
 
 
@@ -58,16 +66,11 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _option_tensors(given: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    options = contract.parse_options({}, given)
-    tensors = {}
-    for name in {contract.ALIASES.get(name, name) for name in given}:
-        value = getattr(options, name)
-        items = value if isinstance(value, tuple) else (value,)
-        if DTYPES[name] == "BYTES":
-            items = tuple(_utf8(name, text) for text in items)
-        tensors[name] = np.array([items], contract.NUMPY_DTYPES[DTYPES[name]])
-    return tensors
+def _option_tensor(name: str, value: Any) -> NDArray[Any]:
+    items = value if isinstance(value, tuple) else (value,)
+    if DTYPES[name] == "BYTES":
+        items = tuple(_utf8(name, text) for text in items)
+    return np.array([items], contract.NUMPY_DTYPES[DTYPES[name]])
 
 
 def _prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
@@ -116,6 +119,7 @@ def _ids(prompt: Any) -> NDArray[np.int32]:
 def _infer_request(
     model: str, request_id: str, tensors: Mapping[str, NDArray[Any]], outputs: Sequence[str]
 ) -> ModelInferRequest:
+    _utf8("request_id", request_id)
     request = ModelInferRequest(model_name=model, id=request_id)
     # Without it a stream that ends in a response without outputs looks like one cut short.
     request.parameters["triton_enable_empty_final_response"].bool_param = True

@@ -36,11 +36,11 @@ def test_ids_arrive_with_a_batch_dimension(ids):
 
 def test_options_arrive_in_the_types_of_the_contract():
     sent = request(max_tokens=np.int64(7), temperature=0, seed=2**64 - 1, ignore_eos=True,
-                   stop=["\n", "é"], stop_token_ids=np.array([1, 2]), request_id="mine")
+                   stop=["\n", "é"], stop_token_ids=np.array([1, 2]))
     assert tensors(sent) == {
         "text_input": [[b"Hi"]], "max_tokens": [[7]], "temperature": [[0.0]],
         "seed": [[2**64 - 1]], "ignore_eos": [[True]], "stop": [[b"\n", "é".encode()]],
-        "stop_token_ids": [[1, 2]], "request_id": [[b"mine"]],
+        "stop_token_ids": [[1, 2]],
     }
     inputs = {tensor.name: tensor for tensor in MODELS["generate"].inputs}
     assert all(tensor.datatype == inputs[tensor.name].dtype for tensor in sent.inputs)
@@ -50,8 +50,9 @@ def test_an_alias_arrives_under_the_name_of_the_option():
     assert tensors(request(stop_words=["x"]))["stop"] == [[b"x"]]
 
 
-def test_none_is_as_not_given():
-    assert "max_tokens" not in tensors(request(max_tokens=None))
+@pytest.mark.parametrize("options", [{"max_tokens": None}, {"stop": []}, {"stop": [""]}])
+def test_none_and_nothing_are_as_not_given(options):
+    assert tensors(request(**options)) == tensors(request())
 
 
 def test_an_explicit_default_is_sent():
@@ -68,9 +69,8 @@ def test_only_a_stream_asks_for_one():
 
 
 def test_an_id_is_made_for_a_request_without_one():
-    first, second = request(), request()
-    assert first.id != second.id
-    assert tensors(first)["request_id"] == [[first.id.encode()]]
+    ids = {request().id, request().id, request(request_id="").id}
+    assert len(ids - {""}) == 3
 
 
 def test_a_given_id_is_the_id_of_the_request():
@@ -93,7 +93,7 @@ def test_a_bad_prompt_is_refused_by_name(prompt, field):
 @pytest.mark.parametrize(("name", "value"), [
     ("max_token", 5), ("id", "mine"), ("stream", True), ("cancel", True), ("max_tokens", 0),
     ("max_tokens", "many"), ("sampling_parameters", "{}"), ("temperature", float("nan")),
-    ("stop", ["\ud800"]), ("seed", -1), ("request_id", "x" * 257),
+    ("stop", ["\ud800"]), ("seed", -1), ("request_id", "x" * 257), ("request_id", "\ud800"),
     ("triton_enable_empty_final_response", True),
 ])
 def test_a_bad_option_is_refused_by_name(name, value):
@@ -106,6 +106,11 @@ def test_a_request_is_cancelled_by_its_id():
     sent = cancel_request("generate", "mine")
     assert tensors(sent) == {"request_id": [[b"mine"]], "cancel": [[True]]}
     assert sent.id != "mine"
+
+
+def test_a_cancel_needs_an_id():
+    with pytest.raises(InvalidArgument, match="request_id"):
+        cancel_request("generate", "")
 
 
 @pytest.mark.parametrize(("model", "cancelled_at"), [
