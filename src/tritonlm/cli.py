@@ -7,6 +7,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tritonlm.commands.chat import chat
+from tritonlm.commands.generate import generate
+from tritonlm.commands.health import health
+from tritonlm.commands.models import models
 from tritonlm.errors import ServingError
 from tritonlm.server.command import SERVE_CONTEXT, serve
 
@@ -33,3 +37,5 @@ def tritonlm() -> None:
 
 # Further commands are registered here: app.command()(function).
 app.command(context_settings=SERVE_CONTEXT)(serve)
+for _command in (generate, chat, models, health):
+    app.command()(_command)

@@ -1,0 +1,76 @@
+"""The `health` command: does the server do what it says it can?"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import typer
+
+from tritonlm.commands.connection import no_server
+from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, Url
+from tritonlm.errors import ServingError
+from tritonlm_client import Client
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a server says of itself, and what came of asking it for one token."""
+
+    is_live: bool
+    is_ready: bool = False
+    models: dict[str, str] = field(default_factory=dict)
+    """The state of each model."""
+    inference_s: float | None = None
+    """How long one token took; None if none came."""
+    error: str = ""
+    """Why no token came."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the server is ready and a token came: a dead model still calls itself ready."""
+        return self.is_ready and self.inference_s is not None
+
+
+def health(
+    url: Url = DEFAULT_URL,
+    model: Model = DEFAULT_MODEL,
+    timeout_s: Annotated[float, typer.Option(help="Seconds that one token may take.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Ask the server how it is, and for one token; the exit code is 1 if anything is amiss."""
+    with Client(url, model) as client:
+        found = examine(client, timeout_s)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"is_healthy": found.is_healthy}, indent=2))
+    elif not found.is_live:
+        raise no_server(url)
+    else:
+        typer.echo(_report(found, model))
+    raise typer.Exit(0 if found.is_healthy else 1)
+
+
+def examine(client: Client, timeout_s: float) -> Health:
+    """The health of the client's server and model."""
+    if not client.is_live():
+        return Health(is_live=False)
+    states = {model.name: model.state for model in client.models()}
+    is_ready = client.is_ready()
+    start_s = time.monotonic()
+    try:
+        client.generate("Hi", max_tokens=1, timeout_s=timeout_s)
+    except ServingError as error:
+        return Health(True, is_ready, states, error=error.message)
+    return Health(True, is_ready, states, inference_s=time.monotonic() - start_s)
+
+
+def _report(found: Health, model: str) -> str:
+    came = found.error if found.inference_s is None else f"one token in {found.inference_s:.3f} s"
+    return "\n".join([
+        "server: live",
+        f"server and {model}: {'ready' if found.is_ready else 'not ready'}",
+        *(f"model {name}: {state or 'not loaded'}" for name, state in found.models.items()),
+        f"inference of {model}: {came}",
+    ])

@@ -1,0 +1,55 @@
+"""The `models` command: what the server's repositories hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from tritonlm.commands.connection import connect
+from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Url
+from tritonlm.contract import OPTION_TENSORS
+from tritonlm_client import ModelInfo
+
+COLUMNS = ("name", "version", "state", "decoupled", "inputs", "outputs")
+OPTION_NAMES = {tensor.name for tensor in OPTION_TENSORS}
+
+
+def models(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """List the server's models; ? marks an optional input, and --json tells all of them."""
+    with connect(url, DEFAULT_MODEL) as client:
+        found = client.models()
+    if as_json:
+        typer.echo(json.dumps([_as_json(model) for model in found], indent=2))
+    else:
+        Console().print(_table(found))
+
+
+def _as_json(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "name": model.name, "version": model.version, "state": model.state,
+        "reason": model.reason, "is_decoupled": model.is_decoupled,
+        "inputs": [tensor._asdict() for tensor in model.inputs],
+        "outputs": [tensor._asdict() for tensor in model.outputs],
+    }
+
+
+def _table(found: Iterable[ModelInfo]) -> Table:
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS))
+    for model in found:
+        state = f"{model.state}: {model.reason}" if model.reason else model.state
+        table.add_row(model.name, model.version, state, "yes" if model.is_decoupled else "no",
+                      _input_names(model), ", ".join(tensor.name for tensor in model.outputs))
+    return table
+
+
+def _input_names(model: ModelInfo) -> str:
+    """The names of what is not an option, and how many options there are."""
+    names = [f"{tensor.name}?" if tensor.is_optional else tensor.name
+             for tensor in model.inputs if tensor.name not in OPTION_NAMES]
+    num_options = len(model.inputs) - len(names)
+    return ", ".join([*names, f"{num_options} options"] if num_options else names)
