@@ -45,8 +45,8 @@ class ModelConfig:
     """Requests in one step of the engine."""
     max_num_batched_tokens: int = 2048
     """Tokens in one step of the engine: a longer prompt is computed in chunks."""
-    max_queue_size: int = 4096
-    """Requests that wait for the engine in one front end; more are refused as unavailable."""
+    max_unfinished_requests: int = 4096
+    """Requests in one front end, waiting and running; more are refused as unavailable."""
     engine_start_timeout_s: float = 1800.0
     """How long an engine may take to load and be ready."""
     run_dir: str | None = None
@@ -58,7 +58,7 @@ class ModelConfig:
         _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
-                     "max_queue_size", "engine_start_timeout_s"):
+                     "max_unfinished_requests", "engine_start_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         _require("block_size", self.block_size, is_power, "a power of two")

@@ -156,10 +156,13 @@ def parse_prompt(tensors: Mapping[str, NDArray[Any]]) -> Prompt:
     return Prompt(messages=_chat_messages(text))
 
 
-def parse_options(tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]) -> Options:
+def parse_options(
+    tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any], triton_id: str = ""
+) -> Options:
     """The options of a request; raises `InvalidArgument`.
 
-    `tensors` may hold prompt tensors too; `parameters` are Triton's request parameters.
+    `tensors` may hold prompt tensors too; `parameters` are Triton's request parameters, and
+    `triton_id` its request id, which stands in for a `request_id` that is not given.
     """
     parameters = {k: v for k, v in parameters.items() if k not in TRITON_PARAMETERS}
     prompt_names = {tensor.name for tensor in PROMPT}
@@ -167,7 +170,7 @@ def parse_options(tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, 
                      if name not in prompt_names}
     json_text = given_tensors.pop(SAMPLING_PARAMETERS.name,
                                   parameters.pop(SAMPLING_PARAMETERS.name, "{}"))
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"request_id": triton_id}
     for source in (_json_options(json_text), parameters, given_tensors):
         values |= _canonical(source)
     options = Options(**{name: _parse(name, value) for name, value in values.items()})

@@ -83,6 +83,11 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     keys: bytes
     message: str
 
+    def request_keys(self) -> list[int]:
+        """The keys."""
+        keys: list[int] = np.frombuffer(self.keys, np.int64).tolist()
+        return keys
+
 
 class CancelReply(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """How many requests a CancelById ended."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from drive import run_all, submit
+from tests.checkpoints import VOCAB_SIZE, save_random_model
 from transformers import AutoModelForCausalLM
 
-from tests.checkpoints import VOCAB_SIZE, save_random_model
 from tritonlm.config import ModelConfig
 from tritonlm.engine.build import build_engine
 

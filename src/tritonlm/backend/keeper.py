@@ -1,0 +1,112 @@
+"""Keeps an engine process running: one front end of a model does, whichever takes the lock."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine import worker_command
+from tritonlm.engine.endpoint import Endpoint
+
+LOCK_INTERVAL_S = 0.1
+TAKEOVER_DELAY_S = 0.5
+"""After an orderly goodbye: the server is probably stopping this front end too."""
+MIN_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 30.0
+STOP_TIMEOUT_S = 5.0
+
+
+class EngineKeeper:
+    """A thread that starts the engine, waits for its end and starts it again, with back-off.
+
+    The engine dies with this thread, so also when its process is killed.
+    """
+
+    def __init__(self, config: ModelConfig, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._command = worker_command.command(endpoint, config, _python())
+        self._is_stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._not_before_s = 0.0
+        self._backoff_s = MIN_BACKOFF_S
+        self._was_ready = False
+        self._thread = threading.Thread(target=self._run, name="engine keeper", daemon=True)
+        self.num_starts = 0
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether the engine is this front end's child."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Begin to compete for the lock."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the engine if it is ours, and the thread."""
+        self._is_stopping.set()
+        process = self._process
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._thread.join()
+
+    def note_ready(self) -> None:
+        """The engine has come up: should it end, requests wait for the next one."""
+        self._was_ready = True
+        self._backoff_s = MIN_BACKOFF_S
+
+    def note_goodbye(self) -> None:
+        """The engine was told to stop: do not rush to start another."""
+        self._not_before_s = time.monotonic() + TAKEOVER_DELAY_S
+
+    def _run(self) -> None:
+        while not self._is_stopping.wait(LOCK_INTERVAL_S):
+            if time.monotonic() < self._not_before_s:
+                continue
+            lock = self._endpoint.try_lock()
+            if lock is None:
+                continue
+            try:
+                self._keep()
+            finally:
+                os.close(lock)
+
+    def _keep(self) -> None:
+        """Run engines one after the other while this front end lives."""
+        while not self._is_stopping.is_set():
+            self.num_starts += 1
+            started_s = time.time()
+            self._was_ready = False
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+            if self._is_stopping.is_set():
+                self._process.terminate()
+            code = self._process.wait()
+            self._process = None
+            if self._is_stopping.is_set():
+                return
+            reason = f"the engine process ended with {_describe(code)}"
+            if not self._was_ready and self._endpoint.read_failure(started_s) is None:
+                self._endpoint.write_failure(reason)
+            print(f"tritonlm: {reason}; starting another in {self._backoff_s:.1f} s",
+                  file=sys.stderr, flush=True)
+            self._is_stopping.wait(self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+
+
+def _describe(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _python() -> str:
+    """The interpreter whose packages the front end uses: in a stub `sys.executable` is none."""
+    return shutil.which("python3") or sys.executable

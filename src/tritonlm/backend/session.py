@@ -1,0 +1,273 @@
+"""The sending thread of a front end: the only one that talks to the engine and answers Triton.
+
+Tritonserver 24.10 crashes when several threads of a stub send. While this thread is busy sending,
+the engine's news pile up; the next round takes them all, so that the tokens of a stream that is
+behind travel together.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from tritonlm.backend.generation import Answer, Generation
+from tritonlm.backend.keeper import EngineKeeper
+from tritonlm.backend.link import EngineLink
+from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.config import ModelConfig
+from tritonlm.engine import messages
+from tritonlm.engine.endpoint import Endpoint
+from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
+
+SWEEP_INTERVAL_S = 0.1
+"""How often clients that hung up, and deadlines of requests that wait for an engine, are seen."""
+IDLE_WAIT_MS = 1000
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is answered with an error alone."""
+
+    answer: Answer
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """A request to cancel others."""
+
+    answer: Answer
+    request_id: str
+
+
+class Session:
+    """A thread that brings requests to the engine and its tokens back."""
+
+    def __init__(
+        self, config: ModelConfig, endpoint: Endpoint, keeper: EngineKeeper,
+        metrics: FrontEndMetrics,
+    ) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        self._keeper = keeper
+        self._metrics = metrics
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._link = EngineLink(endpoint.address, self._wake_fd)
+        self._inbox: deque[Generation | Refusal | Cancellation] = deque()
+        self._generations: dict[int, Generation] = {}
+        self._cancellations: dict[int, Cancellation] = {}
+        self._num_keys = 0
+        self._is_ready = False
+        self._lost_s = time.time()
+        self._sweep_due_s = 0.0
+        self._is_stopping = False
+        self._has_started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sending thread", daemon=True)
+        self.limits = messages.Ready(0, 0)
+
+    def start(self) -> None:
+        """Return when the engine is ready; raises `Unavailable` with the reason if it cannot."""
+        self._thread.start()
+        due_s = time.monotonic() + self._config.engine_start_timeout_s
+        while not self._has_started.wait(0.05):
+            failure = self._endpoint.read_failure(self._lost_s)
+            if failure is not None:
+                raise Unavailable(failure)
+            if time.monotonic() > due_s:
+                raise Unavailable("the engine was not ready within engine_start_timeout_s, "
+                                  f"{self._config.engine_start_timeout_s:g} s")
+
+    def put(self, item: Generation | Refusal | Cancellation) -> None:
+        """Hand over a request; may be called from any thread."""
+        if isinstance(item, Generation) and self._is_full():
+            item = Refusal(item.answer, Unavailable(
+                f"{self._config.max_unfinished_requests} requests are unfinished here, the most "
+                "that max_unfinished_requests allows; retry later"))
+        self._inbox.append(item)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        """End what is unfinished with an error, and the thread."""
+        self._is_stopping = True
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        os.close(self._wake_fd)
+
+    def _is_full(self) -> bool:
+        return len(self._generations) + len(self._inbox) >= self._config.max_unfinished_requests
+
+    def _run(self) -> None:
+        self._link.connect()
+        while not self._is_stopping:
+            self._link.wait(int(1000 * SWEEP_INTERVAL_S) if self._generations else IDLE_WAIT_MS)
+            self._drain_wake()
+            self._take_inbox()
+            self._receive()
+            self._sweep()
+        self._fail_all(Unavailable("the server is stopping"))
+        self._take_inbox()
+        self._fail_all(Unavailable("the server is stopping"))
+        self._link.close()
+
+    def _drain_wake(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            pass
+
+    def _take_inbox(self) -> None:
+        """Pass on what `put` has brought."""
+        outgoing: list[messages.ToEngine] = []
+        while self._inbox:
+            item = self._inbox.popleft()
+            if isinstance(item, Refusal):
+                self._refuse(item.answer, item.error)
+                continue
+            self._num_keys += 1
+            if isinstance(item, Generation):
+                self._generations[self._num_keys] = item
+                if self._is_ready:
+                    outgoing.append(item.submission(self._num_keys))
+            elif self._is_ready:
+                self._cancellations[self._num_keys] = item
+                outgoing.append(messages.CancelById(self._num_keys, item.request_id))
+            else:
+                self._cancel_waiting(item)
+        self._link.send(outgoing)
+
+    def _receive(self) -> None:
+        """Take all that the engine has said; then send what makes responses."""
+        fresh: dict[int, Generation] = {}
+        try:
+            for message in self._link.receive():
+                if isinstance(message, messages.Tokens):
+                    self._take_tokens(message, fresh)
+                else:
+                    self._handle(message)
+        except ConnectionError:
+            self._deliver(fresh)
+            self._lose_engine()
+            return
+        self._deliver(fresh)
+
+    def _take_tokens(self, message: messages.Tokens, fresh: dict[int, Generation]) -> None:
+        arrays = (values.tolist() for values in message.arrays())
+        for key, token_id, reason in zip(*arrays, strict=True):
+            generation = self._generations.get(key)
+            if generation is not None:
+                generation.take(token_id, reason)
+                fresh[key] = generation
+
+    def _deliver(self, fresh: dict[int, Generation]) -> None:
+        outgoing: list[messages.ToEngine] = []
+        for key, generation in fresh.items():
+            was_over = bool(generation.finish_reason)
+            self._guard(key, generation)
+            if generation.answer.is_finished and not was_over:
+                outgoing.append(messages.Cancel(key))
+        self._link.send(outgoing)
+
+    def _guard(self, key: int, generation: Generation) -> None:
+        """Deliver; a request whose response cannot be made fails alone."""
+        try:
+            generation.deliver()
+        except Exception as error:
+            if not generation.answer.is_finished:
+                self._fail(key, error)
+            return
+        if generation.answer.is_finished:
+            del self._generations[key]
+            self._metrics.count_request(generation.finish_reason, generation.num_output_tokens)
+
+    def _handle(self, message: messages.ToFrontEnd) -> None:
+        if isinstance(message, messages.Ready):
+            self._gain_engine(message)
+        elif isinstance(message, messages.Failed):
+            for key in message.request_keys():
+                if key in self._generations:
+                    self._fail(key, EngineFailure(f"the engine failed: {message.message}"))
+        elif isinstance(message, messages.CancelReply):
+            self._answer_cancellation(self._cancellations.pop(message.key), message.num_cancelled)
+        elif isinstance(message, messages.Stats) and self._keeper.is_keeping:
+            self._metrics.show(message, self._keeper.num_starts)
+        elif isinstance(message, messages.Goodbye):
+            self._keeper.note_goodbye()
+
+    def _gain_engine(self, limits: messages.Ready) -> None:
+        """An engine is ready: give it what has waited for one."""
+        self.limits = limits
+        self._is_ready = True
+        self._keeper.note_ready()
+        self._has_started.set()
+        self._link.send([generation.submission(key)
+                         for key, generation in self._generations.items()])
+
+    def _lose_engine(self) -> None:
+        """What was in flight is over; what comes from now on waits for the next engine."""
+        self._is_ready = False
+        self._lost_s = time.time()
+        self._fail_all(Unavailable("the engine was lost while it worked on this request; "
+                                   "another is being started, retry"))
+        self._metrics.show(messages.Stats(0, 0, 0, 0), self._keeper.num_starts)
+        self._link.connect()
+
+    def _fail_all(self, error: ServingError) -> None:
+        for key in list(self._generations):
+            self._fail(key, error)
+        for cancellation in self._cancellations.values():
+            self._refuse(cancellation.answer, error)
+        self._cancellations.clear()
+
+    def _fail(self, key: int, error: Exception) -> None:
+        self._refuse(self._generations.pop(key).answer, error)
+
+    def _refuse(self, answer: Answer, error: Exception) -> None:
+        self._metrics.count_error(error)
+        answer.fail(error)
+
+    def _sweep(self) -> None:
+        """Look after clients that hung up, and after those who wait for an engine."""
+        now_s = time.monotonic()
+        if now_s < self._sweep_due_s or not self._generations:
+            return
+        self._sweep_due_s = now_s + SWEEP_INTERVAL_S
+        failure = None if self._is_ready else self._endpoint.read_failure(self._lost_s)
+        if failure is not None:
+            self._fail_all(Unavailable(f"the engine cannot be started: {failure}"))
+        outgoing: list[messages.ToEngine] = []
+        for key, generation in list(self._generations.items()):
+            if generation.answer.is_abandoned():
+                generation.end("cancelled")
+                outgoing.append(messages.Cancel(key))
+            elif not generation.is_submitted and generation.deadline_s <= now_s:
+                generation.end("deadline")
+            if generation.finish_reason:
+                self._guard(key, generation)
+        if self._is_ready:
+            self._link.send(outgoing)
+
+    def _cancel_waiting(self, cancellation: Cancellation) -> None:
+        """Cancel among the requests that wait for an engine."""
+        meant = [(key, generation) for key, generation in self._generations.items()
+                 if generation.options.request_id == cancellation.request_id]
+        for key, generation in meant:
+            generation.end("cancelled")
+            self._guard(key, generation)
+        self._answer_cancellation(cancellation, len(meant))
+
+    def _answer_cancellation(self, cancellation: Cancellation, num_cancelled: int) -> None:
+        if num_cancelled == 0:
+            self._refuse(cancellation.answer, NotFound(
+                f"request_id: no request {cancellation.request_id!r} is running"))
+            return
+        cancellation.answer.send(CANCELLED_VALUES, is_final=True)
+
+
+CANCELLED_VALUES = {
+    "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
+    "num_input_tokens": [], "num_output_tokens": [], "detokenize_ids": [],
+    "detokenize_span": [0, 0],
+}

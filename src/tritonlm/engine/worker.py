@@ -1,0 +1,153 @@
+"""The engine's process: `python -m tritonlm.engine.worker ENDPOINT_DIR SETTINGS_JSON`.
+
+It serves any number of front ends on one socket, one message a step and front end each way, and
+ends when it is told to, or when the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import zmq
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine import messages
+from tritonlm.engine.build import BuiltEngine, build_engine
+from tritonlm.engine.endpoint import Endpoint
+from tritonlm.engine.engine import News
+from tritonlm.errors import ServingError
+
+PR_SET_PDEATHSIG = 1
+IDLE_POLL_MS = 500
+STATS_INTERVAL_MS = 100
+
+
+class Worker:
+    """Moves messages between front ends and an engine."""
+
+    def __init__(self, built: BuiltEngine, endpoint: Endpoint) -> None:
+        self._engine, self._limits = built.engine, built.limits
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished front end raises
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.bind(endpoint.address)
+        self._identities: dict[int, bytes] = {}
+        self._owners: dict[bytes, int] = {}
+        self._is_stopping = False
+        self._stats = self._engine.stats()
+        self._stats_due_s = 0.0
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self._is_stopping:
+            self._receive()
+            for news in self._engine.step():
+                self._publish(news)
+            self._publish_stats()
+        for owner in list(self._identities):
+            self._send(owner, messages.Goodbye())
+        self._socket.close(linger=200)
+
+    def stop(self) -> None:
+        """Let `run` return; may be called from a signal handler."""
+        self._is_stopping = True
+
+    def _receive(self) -> None:
+        """Take in what has arrived; wait for it when there is nothing else to do."""
+        if not self._engine.has_work:
+            is_settled = self._engine.stats() == self._stats
+            self._socket.poll(IDLE_POLL_MS if is_settled else STATS_INTERVAL_MS)
+        while True:
+            try:
+                identity, payload = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if identity not in self._owners:
+                owner = len(self._owners)
+                self._owners[identity], self._identities[owner] = owner, identity
+            for message in messages.decode_to_engine(payload):
+                self._handle(self._owners[identity], message)
+
+    def _handle(self, owner: int, message: messages.ToEngine) -> None:
+        if isinstance(message, messages.Submit):
+            try:
+                self._engine.submit(owner, message)
+            except ValueError as error:
+                key = message.key.to_bytes(8, sys.byteorder)
+                self._send(owner, messages.Failed(key, str(error)))
+        elif isinstance(message, messages.Cancel):
+            self._engine.cancel(owner, message.key)
+        elif isinstance(message, messages.CancelById):
+            news = self._engine.cancel_by_id(message.request_id)
+            self._publish(news)
+            self._send(owner, messages.CancelReply(message.key, news.keys.size))
+        else:
+            self._send(owner, self._limits)
+            self._send(owner, self._stats)
+
+    def _publish(self, news: News) -> None:
+        for owner, message in news.by_owner():
+            self._send(owner, message)
+
+    def _publish_stats(self) -> None:
+        now_s = time.monotonic()
+        stats = self._engine.stats()
+        if stats == self._stats or now_s < self._stats_due_s:
+            return
+        self._stats, self._stats_due_s = stats, now_s + STATS_INTERVAL_MS / 1000
+        for owner in list(self._identities):
+            self._send(owner, stats)
+
+    def _send(self, owner: int, message: messages.ToFrontEnd) -> None:
+        """Send, or end the requests of a front end that is gone."""
+        if owner not in self._identities:
+            return
+        try:
+            self._socket.send_multipart((self._identities[owner], messages.encode(message)))
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            del self._owners[self._identities.pop(owner)]
+            self._engine.cancel_all(owner)
+
+
+def report(line: str) -> None:
+    """Show a line of progress in the server's log."""
+    print(f"tritonlm: {line}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Load the model, then serve; the reason of a failed load is left beside the socket."""
+    endpoint = Endpoint(Path(sys.argv[1]))
+    _die_with_parent()
+    try:
+        built = build_engine(ModelConfig(**json.loads(sys.argv[2])), report)
+    except ServingError as error:
+        endpoint.write_failure(error.message)
+        return 1
+    except Exception as error:
+        endpoint.write_failure(f"{type(error).__name__}: {error}")
+        raise
+    worker = Worker(built, endpoint)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    worker.run()
+    return 0
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getppid() == 1:
+        sys.exit("the process that started the engine is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Families of models, each with tiny random weights, against `transformers.generate`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from drive import run_all, submit
+from tests.checkpoints import SIZES, save_random_model
+from transformers import AutoModelForCausalLM
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.build import build_engine
+from tritonlm.errors import InvalidArgument
+
+SERVED = {
+    "Llama": {"tie_word_embeddings": True},
+    "Llama with scaled rope": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
+                                   "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                   "original_max_position_embeddings": 64}},
+    "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
+    "Phi3": {}, "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
+    "Gemma3Text": {"head_dim": 16, "sliding_window": 12}, "GPTNeoX": {}, "StableLm": {},
+    "Olmo2": {}, "Cohere": {}, "Starcoder2": {"sliding_window": None},
+    "Mixtral": {"num_local_experts": 4}, "Qwen3Moe": {"num_experts": 4, "moe_intermediate_size": 32,
+                                                      "head_dim": 16, "num_experts_per_tok": 2},
+    "GPT2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "OPT": {"ffn_dim": 96, "word_embed_proj_dim": 64}, "GPTBigCode": {
+        "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+}
+REFUSED = {"Bloom": {}, "Falcon": {}, "Mamba": {}, "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2,
+                                                            "rotary_dim": 16}}
+PROMPTS = [list(range(3, 3 + size)) for size in (1, 30, 7)]
+
+
+def checkpoint(folder, family, options):
+    config_class = getattr(transformers, f"{family.split()[0]}Config")
+    return save_random_model(folder, config_class(**SIZES | options))
+
+
+def settings(folder):
+    return ModelConfig(str(folder), max_num_seqs=8, max_num_batched_tokens=16, kv_cache_gib=0.01)
+
+
+@pytest.mark.parametrize("family", SERVED)
+def test_family_generates_what_transformers_generates(family, tmp_path):
+    folder = checkpoint(tmp_path, family, SERVED[family])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    requests = [submit(key, prompt, 20) for key, prompt in enumerate(PROMPTS)]
+    outcomes = run_all(build_engine(settings(folder), print).engine, {0: requests})
+    for key, prompt in enumerate(PROMPTS):
+        ids = torch.tensor([prompt])
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                             max_new_tokens=20, pad_token_id=2)
+        assert outcomes.token_ids[key] == out[0, len(prompt):].tolist()
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_family_without_a_replaceable_attention_is_refused_by_name(family, tmp_path):
+    folder = checkpoint(tmp_path, family, REFUSED[family])
+    with pytest.raises(InvalidArgument, match=f"{family}.* (cannot take|computes something else)"):
+        build_engine(settings(folder), print)
