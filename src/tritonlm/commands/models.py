@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -39,11 +40,11 @@ def _as_json(model: ModelInfo) -> dict[str, Any]:
 
 
 def _table(found: Iterable[ModelInfo]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in COLUMNS))
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS), box=SIMPLE_HEAD)
     for model in found:
         state = f"{model.state}: {model.reason}" if model.reason else model.state
         table.add_row(model.name, model.version, state, "yes" if model.is_decoupled else "no",
-                      _input_names(model), ", ".join(tensor.name for tensor in model.outputs))
+                      _input_names(model), "\n".join(tensor.name for tensor in model.outputs))
     return table
 
 
@@ -52,4 +53,4 @@ def _input_names(model: ModelInfo) -> str:
     names = [f"{tensor.name}?" if tensor.is_optional else tensor.name
              for tensor in model.inputs if tensor.name not in OPTION_NAMES]
     num_options = len(model.inputs) - len(names)
-    return ", ".join([*names, f"{num_options} options"] if num_options else names)
+    return "\n".join([*names, f"{num_options} options"] if num_options else names)

@@ -1,0 +1,259 @@
+"""The commands that talk to a server, against a gRPC server in this process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from triton_service import chunk, empty_final, failure, serve, tensors
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
+from typer.testing import CliRunner
+
+from tritonlm.cli import app
+from tritonlm.errors import InvalidArgument, Unavailable
+
+WAIT_S = 5
+TEXT = "Grüße 👋\r\n\tto\x00 you "
+
+
+def run(triton, *args, stdin=""):
+    return CliRunner().invoke(app, [*args, "--url", triton.url], input=stdin)
+
+
+@contextmanager
+def started(triton, *args):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tritonlm.cli import app; app()", *args, "--url", triton.url],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def spelled(request, context):
+    """Every character of `TEXT` in a chunk of its own, or all at once."""
+    if "stream" not in tensors(request):
+        yield chunk(TEXT, (1, 2), 0, "length", (4,), (2,), is_final=True)
+        return
+    for index, character in enumerate(TEXT):
+        yield chunk(character, (index,), index, num_output_tokens=(index + 1,))
+    yield chunk("", (), len(TEXT), "stop", (4,), (len(TEXT),), is_final=True)
+
+
+def echo(request, context):
+    """Answers with what was asked last, or refuses it."""
+    [[text]] = tensors(request)["messages"]
+    question = json.loads(text)[-1]["content"]
+    if question == "too much":
+        yield failure(InvalidArgument("prompt", "9 tokens", "allowed: 1 to 8").coded_message)
+        return
+    yield chunk(f"you said {question}", (1,), 0, "stop", is_final=True)
+
+
+def endless(request, context):
+    index = 0
+    while True:
+        yield chunk("x", (1,), index)
+        index += 1
+        time.sleep(0.005)
+
+
+def loaded(*names):
+    config = ModelConfigResponse()
+    config.config.model_transaction_policy.decoupled = True
+    config.config.input.add(name="text_input", data_type="TYPE_STRING", dims=[1], optional=True)
+    config.config.input.add(name="seed", data_type="TYPE_UINT64", dims=[1], optional=True)
+    return {(name, "READY"): config for name in names}
+
+
+@pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+def test_generate_prints_exactly_the_text(how):
+    with serve(spelled) as triton:
+        result = run(triton, "generate", "Hi", how)
+    assert (result.exit_code, result.stdout_bytes) == (0, TEXT.encode())
+
+
+def test_generate_prints_a_chunk_before_the_next_is_made():
+    with serve(endless) as triton, started(triton, "generate", "Hi") as process:
+        assert process.stdout.read(3) == b"xxx"
+
+
+def test_generate_sends_its_options():
+    with serve(spelled) as triton:
+        run(triton, "generate", "Hi", "--max-tokens", "3", "--temperature", "0.5",
+            "--top-p", "0.5", "--top-k", "4", "--min-p", "0.25", "--seed", str(2**64 - 1),
+            "--stop", "a", "--stop", "b")
+        [request] = triton.requests
+    assert tensors(request) == {
+        "text_input": [[b"Hi"]], "stream": [[True]], "max_tokens": [[3]], "temperature": [[0.5]],
+        "top_p": [[0.5]], "top_k": [[4]], "min_p": [[0.25]], "seed": [[2**64 - 1]],
+        "stop": [[b"a", b"b"]],
+    }
+
+
+def test_generate_reads_its_prompt_from_stdin():
+    with serve(spelled) as triton:
+        run(triton, "generate", "-", stdin="a\n é\n")
+        assert tensors(triton.requests[0])["text_input"] == [["a\n é\n".encode()]]
+
+
+def test_generate_refuses_a_stdin_that_is_not_text():
+    with serve(spelled) as triton:
+        result = run(triton, "generate", "-", stdin=b"\xff")
+    assert result.exit_code == 1
+    assert "UTF-8" in result.stderr
+
+
+def test_generate_prints_ids():
+    with serve(spelled) as triton:
+        assert run(triton, "generate", "Hi", "--no-stream", "--ids").stdout == "1\n2\n"
+
+
+def test_stats_go_to_stderr():
+    with serve(spelled) as triton:
+        result = run(triton, "generate", "Hi", "--stats")
+    assert result.stdout_bytes == TEXT.encode()
+    assert f"4 tokens in, {len(TEXT)} tokens out" in result.stderr
+    assert "tokens/s, ended by stop" in result.stderr
+
+
+def test_ctrl_c_ends_generate_and_the_request():
+    with serve(endless) as triton, started(triton, "generate", "Hi") as process:
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT_S) == 130
+        assert process.stderr.read() == b""
+        assert triton.hung_up.get(timeout=WAIT_S) == triton.requests[0].id
+
+
+@pytest.mark.parametrize("command", [["generate", "Hi"], ["chat"], ["models"], ["health"]])
+def test_a_server_that_is_not_there_is_one_line(command):
+    result = CliRunner().invoke(app, [*command, "--url", "localhost:9"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "tritonlm: no server answers at localhost:9; `make serve` starts one here"]
+
+
+def test_an_error_of_the_server_is_one_line():
+    refusal = failure(Unavailable("the queue is full").coded_message)
+    with serve(lambda *_: iter([refusal])) as triton:
+        result = run(triton, "generate", "Hi")
+    assert (result.exit_code, result.stderr) == (1, "tritonlm: the queue is full\n")
+
+
+def chat(lines, *args, script=echo):
+    """The result of a chat, and the messages of each of its requests."""
+    with serve(script) as triton:
+        triton.models = loaded("generate")
+        result = run(triton, "chat", *args, stdin="".join(f"{line}\n" for line in lines))
+        sent = [json.loads(tensors(request)["messages"][0][0]) for request in triton.requests]
+    return result, [[message["content"] for message in messages] for messages in sent]
+
+
+def test_chat_sends_what_was_said_before():
+    result, sent = chat(["a", "", "b", "/exit", "c"])
+    assert result.exit_code == 0
+    assert "you said b" in result.stdout
+    assert sent == [["a"], ["a", "you said a", "b"]]
+
+
+def test_reset_keeps_only_the_system_message():
+    _, sent = chat(["a", "/reset", "b"], "--system", "be brief")
+    assert sent == [["be brief", "a"], ["be brief", "b"]]
+
+
+def test_an_unknown_chat_command_is_not_sent():
+    result, sent = chat(["/quit"])
+    assert sent == []
+    assert result.stdout.count("/reset starts over") == 2
+
+
+def test_a_refused_question_is_explained_and_not_kept():
+    result, sent = chat(["a", "too much", "b"])
+    assert result.exit_code == 0
+    assert "prompt: '9 tokens' is not allowed" in result.stderr
+    assert "/reset" in result.stderr
+    assert sent[2] == ["a", "you said a", "b"]
+
+
+def test_chat_with_a_model_that_is_not_ready_is_one_line():
+    with serve(echo) as triton:
+        result = run(triton, "chat")
+    assert result.exit_code == 1
+    assert result.stderr == f"tritonlm: generate at {triton.url} is not ready\n"
+
+
+def test_ctrl_c_ends_an_answer_but_not_the_chat():
+    with serve(endless) as triton:
+        triton.models = loaded("generate")
+        with started(triton, "chat") as process:
+            say(process, "a", until=b"xxx")
+            process.send_signal(signal.SIGINT)
+            assert triton.hung_up.get(timeout=WAIT_S) == triton.requests[0].id
+            say(process, "b", until=b"xxx")
+        messages = json.loads(tensors(triton.requests[1])["messages"][0][0])
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert set(messages[1]["content"]) == {"x"}
+
+
+def say(process, line, until):
+    process.stdin.write(line.encode() + b"\n")
+    process.stdin.flush()
+    seen = b""
+    while until not in seen:
+        seen += process.stdout.read(1)
+
+
+def test_models_are_a_table():
+    with serve(spelled) as triton:
+        triton.models = loaded("generate") | {("broken", "UNAVAILABLE"): None}
+        result = run(triton, "models")
+    words = result.stdout.split()
+    assert words[words.index("generate"):][:4] == ["generate", "1", "READY", "yes"]
+    assert words[words.index("broken"):][:4] == ["broken", "1", "UNAVAILABLE", "no"]
+    assert "text_input?" in words
+
+
+def test_models_are_json():
+    with serve(spelled) as triton:
+        triton.models = loaded("generate")
+        [model] = json.loads(run(triton, "models", "--json").stdout)
+    assert model["inputs"][1] == {
+        "name": "seed", "dtype": "UINT64", "dims": [1], "is_optional": True}
+
+
+def test_a_healthy_server_gives_a_token():
+    with serve(spelled) as triton:
+        triton.models = loaded("generate", "tokenize")
+        result = run(triton, "health")
+        assert tensors(triton.requests[0])["max_tokens"] == [[1]]
+    assert result.exit_code == 0
+    assert "model tokenize: READY" in result.stdout
+
+
+@pytest.mark.parametrize(("names", "script", "error"), [
+    (["generate"], lambda *_: iter([failure("Stub process 'generate_0' is not healthy.")]),
+     "not healthy"),
+    (["generate"], lambda *_: iter([empty_final()]), "without an answer"),
+    (["tokenize"], spelled, ""),
+])
+def test_health_fails_whatever_is_amiss(names, script, error):
+    with serve(script) as triton:
+        triton.models = loaded(*names)
+        result = run(triton, "health", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert report["is_live"]
+    assert not report["is_healthy"]
+    assert error in report["error"]
+
+
+def test_health_of_no_server_is_json_too():
+    result = CliRunner().invoke(app, ["health", "--json", "--url", "localhost:9"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["is_live"] is False
