@@ -30,17 +30,17 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     device: str = "auto"
-    """One of `DEVICES`; auto is cuda where there is one."""
+    """auto, cpu or cuda; auto is cuda where there is one."""
     dtype: str = "auto"
-    """One of `DTYPES`; auto is the checkpoint's own on cuda and float32 on cpu."""
+    """auto, float32, bfloat16 or float16; auto is the checkpoint's own, and float32 on a cpu."""
     max_model_len: int | None = None
-    """Prompt and output tokens of one request together; None is what the checkpoint was made for."""
+    """Prompt and output tokens of a request together; unset, what the checkpoint was made for."""
     default_max_tokens: int = 256
     """Output tokens of a request that does not say `max_tokens`."""
     block_size: int = 16
     """Tokens in a block of the KV cache."""
     kv_cache_gib: float | None = None
-    """Size of the KV cache; None is 85 % of the free device memory, and at most 1 GiB on a cpu."""
+    """Size of the KV cache; unset, 85 % of the free device memory, and at most 1 GiB on a cpu."""
     max_num_seqs: int = 256
     """Requests in one step of the engine."""
     max_num_batched_tokens: int = 2048
@@ -50,7 +50,7 @@ class ModelConfig:
     engine_start_timeout_s: float = 1800.0
     """How long an engine may take to load and be ready."""
     run_dir: str | None = None
-    """Folder of the sockets; None is one named after the server's process."""
+    """Folder of the sockets; unset, one named after the server's process."""
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
