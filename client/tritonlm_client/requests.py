@@ -48,11 +48,11 @@ def generation_request(
 
 
 def cancel_request(model: str, request_id: str) -> ModelInferRequest:
-    """A request that cancels the running one of that id; answered by one empty response."""
+    """A request that cancels the running one of that id; its answer has no text."""
     contract.parse_options({}, {"request_id": request_id, "cancel": True})
     tensors = {"request_id": _option_tensor("request_id", request_id),
                "cancel": _option_tensor("cancel", True)}
-    return _infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS[:1])
+    return _infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from triton_service import chunk, empty_final, failure, serve, tensors
 
+from tritonlm.contract import ANSWER
 from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
 from tritonlm_client import AsyncClient, Chunk, Client, Completion
 
@@ -311,9 +312,17 @@ def test_a_finished_answer_is_not_cancelled(api):
         assert triton.hung_up.empty()
 
 
-def test_cancel_says_whether_the_request_ran(api):
+def test_a_cancel_asks_for_the_outputs_of_an_answer(api):
     with serve(script_of(empty_final())) as triton:
-        assert api.call(triton.url, "cancel", "mine") is True
+        api.call(triton.url, "cancel", "mine")
+        assert [output.name for output in triton.requests[0].outputs] == [
+            tensor.name for tensor in ANSWER]
+
+
+def test_cancel_says_whether_the_request_ran(api):
+    for answer in (empty_final(), chunk("", finish_reason="cancelled", is_final=True)):
+        with serve(script_of(answer)) as triton:
+            assert api.call(triton.url, "cancel", "mine") is True
     with serve(script_of(failure(NotFound("none").coded_message))) as triton:
         assert api.call(triton.url, "cancel", "mine") is False
     with serve(script_of(failure(Unavailable("stopping").coded_message))) as triton, \
