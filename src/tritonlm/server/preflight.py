@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -47,34 +45,10 @@ def check_libraries(runtime: Runtime) -> None:
 
 
 def _list_libraries(binary: Path, environ: Mapping[str, str]) -> str:
-    """What the dynamic loader says instead of running `binary`: its libraries, those missing too."""
+    """What the dynamic loader, asked not to run `binary`, says of its libraries."""
     listing = subprocess.run([binary], env=dict(environ) | {"LD_TRACE_LOADED_OBJECTS": "1"},
                              capture_output=True, text=True, check=False)
     return listing.stdout + listing.stderr
-
-
-def check_ports(address: str, ports: Mapping[str, int]) -> None:
-    """Every port of `ports`, each under its option's name, is free on `address` and given once."""
-    options: dict[int, str] = {}
-    for option, port in ports.items():
-        if port in options:
-            raise StartFailure(f"{options[port]} and {option} are both {port}")
-        options[port] = option
-        _check_port(address, option, port)
-
-
-def _check_port(address: str, option: str, port: int) -> None:
-    try:
-        with socket.create_server((address, port)):
-            pass
-    except socket.gaierror as error:
-        raise StartFailure(f"--host {address}: {error.strerror}") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StartFailure(f"port {port} of {address} is in use: choose another with {option}, "
-                               "or stop what listens there") from None
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise StartFailure(f"{option} {port} on --host {address}: {reason}") from None
 
 
 def _remedy(library: str) -> str:

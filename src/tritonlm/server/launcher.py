@@ -1,0 +1,122 @@
+"""Starting a tritonserver with the models, and ending it with all that belongs to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from tritonlm.config import ENV_PREFIX, ModelConfig
+from tritonlm.errors import StartFailure
+from tritonlm.server import (
+    checkpoint,
+    ports,
+    preflight,
+    processes,
+    reaper,
+    repository,
+    run_directory,
+    runtime,
+)
+from tritonlm.server.run_directory import RunDirectory
+from tritonlm.server.runtime import Runtime
+from tritonlm.server.settings import ServerSettings
+from tritonlm.server.tritonserver import TritonServer
+
+STUB_TIMEOUT_S = 120
+"""For starting a Python model's process on a cold and busy machine; loading it is not bounded."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A server that can be started: settings complete, checkpoint found, checks passed."""
+
+    settings: ServerSettings
+    config: ModelConfig
+    runtime: Runtime
+
+
+def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
+    """Check all that can be checked before the start, and install or fetch what is missing.
+
+    Raises `StartFailure`, and `InvalidArgument` for a checkpoint that cannot be served.
+    """
+    chosen = ports.choose(settings.host, {
+        "--http-port": settings.http_port,
+        "--grpc-port": settings.grpc_port,
+        "--metrics-port": settings.metrics_port,
+    })
+    settings = replace(settings, http_port=chosen["--http-port"], grpc_port=chosen["--grpc-port"],
+                       metrics_port=chosen["--metrics-port"])
+    tritonserver = runtime.find(settings.tritonserver)
+    preflight.check_libraries(tritonserver)
+    preflight.check_numpy(tritonserver)
+    folder = checkpoint.resolve(config.model, config.revision)
+    return Launch(settings, replace(config, model=str(folder), revision=None), tritonserver)
+
+
+@contextmanager
+def launch(
+    plan: Launch, report: Callable[[str], None],
+    sources: tuple[Path, ...] = repository.REPOSITORIES,
+) -> Iterator[TritonServer]:
+    """A ready server, gone with every process and file of it when the context ends.
+
+    `report` gets lines of progress. Raises `StartFailure`, which then says where the log is.
+    """
+    run = run_directory.create()
+    with reaper.guard(run):
+        repositories = repository.render(sources, run.path / "repositories",
+                                         plan.config.to_parameters(), plan.settings.front_ends)
+        log_path = plan.settings.log_file or run.log
+        server = TritonServer(_start(plan, run, repositories, log_path), plan.settings, log_path,
+                              report)
+        try:
+            server.wait_until_ready()
+            yield server
+        except StartFailure as failure:
+            kept = log_path if plan.settings.log_file else run.keep_log()
+            raise StartFailure(f"{failure.message} (log: {kept})") from None
+        finally:
+            server.stop()
+
+
+def _start(
+    plan: Launch, run: RunDirectory, repositories: list[Path], log_path: Path
+) -> subprocess.Popen[bytes]:
+    try:
+        with log_path.open("wb") as log_file:
+            return subprocess.Popen(
+                _command(plan, run, repositories), env=_environment(plan, run),
+                stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C is for the launcher
+            )
+    except OSError as error:
+        raise StartFailure(f"tritonserver cannot be started: {error}") from None
+
+
+def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[str]:
+    settings = plan.settings
+    return [
+        str(plan.runtime.binary),
+        *(f"--model-repository={path}" for path in repositories),
+        f"--backend-directory={plan.runtime.backends}",
+        f"--cache-directory={plan.runtime.caches}",
+        f"--backend-config=python,shm-region-prefix-name={run.shared_memory_prefix}",
+        f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT_S}",
+        "--disable-auto-complete-config",  # the configs are complete; it starts each stub twice
+        f"--http-address={settings.host}", f"--http-port={settings.http_port}",
+        f"--grpc-address={settings.host}", f"--grpc-port={settings.grpc_port}",
+        f"--metrics-address={settings.host}", f"--metrics-port={settings.metrics_port}",
+        f"--exit-timeout-secs={settings.exit_timeout_s}",
+    ]
+
+
+def _environment(plan: Launch, run: RunDirectory) -> dict[str, str]:
+    """The models' settings are in their configs, so those of this environment must not be."""
+    names = {ENV_PREFIX + field.name.upper() for field in fields(ModelConfig)}
+    kept = {name: text for name, text in plan.runtime.environment().items() if name not in names}
+    return kept | {processes.RUN_DIR_VARIABLE: os.fspath(run.path)}

@@ -1,0 +1,55 @@
+"""Reading the server's log as it grows: progress for people, and the reason of a failure."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+OWN_LINE = re.compile(r"^tritonlm: (.+)")
+LOADED = re.compile(r"\"successfully loaded '([^']+)'\"")
+FAILED_LOAD = re.compile(r"\"failed to load '([^']+)' version \d+: [A-Za-z ]+: (.*)\"$")
+REFUSED = re.compile(r"^E\d.* model_repository_manager\.cc:\d+\] \"(.*)\"$|"
+                     r"Failed to preinitialize Python stub: (.*)|^error: (.*)")
+TRACEBACK_START = r"\n\nAt:"
+"""How Triton's log has the line breaks before the place of an exception in the model."""
+
+
+class Log:
+    """A log file, read a piece at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._partial = b""
+        self.failure: str | None = None
+        """The first reason found in the lines read so far of why the server cannot be used."""
+
+    def new_lines(self) -> list[str]:
+        """The whole lines written since the last call."""
+        *whole, self._partial = (self._partial + self._file.read()).split(b"\n")
+        lines = [line.decode(errors="replace") for line in whole]
+        for line in lines:
+            self.failure = self.failure or failure(line)
+        return lines
+
+    def close(self) -> None:
+        """Close the file; it may be read no more."""
+        self._file.close()
+
+
+def progress(line: str) -> str | None:
+    """What `line` says to somebody who waits for the server, if anything."""
+    own = OWN_LINE.match(line)
+    if own:
+        return own[1]
+    loaded = LOADED.search(line)
+    return f"model {loaded[1]} is loaded" if loaded else None
+
+
+def failure(line: str) -> str | None:
+    """The reason that `line` gives for a server that will not come up, if it does."""
+    failed = FAILED_LOAD.search(line)
+    if failed:
+        reason = failed[2].partition(TRACEBACK_START)[0].replace(r"\n", " ")
+        return f"model {failed[1]}: {reason.removeprefix('TritonModelException: ')}"
+    refused = REFUSED.search(line)
+    return next(filter(None, refused.groups())) if refused else None

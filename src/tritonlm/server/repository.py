@@ -1,0 +1,58 @@
+"""The repositories that are served: copies of those in the checkout, with the settings in them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from tritonlm.errors import StartFailure
+from tritonlm.server.runtime import PROJECT
+
+REPOSITORIES = (PROJECT / "model_repository", PROJECT / "ensembles")
+FRONT_END = "generate"
+CONFIG_NAME = "config.pbtxt"
+
+
+def render(
+    sources: tuple[Path, ...], target: Path, settings: Mapping[str, str], front_ends: int
+) -> list[Path]:
+    """Copies of `sources` in `target`, whose Python models have `settings` as parameters.
+
+    The front end model gets `front_ends` instances. Raises `StartFailure` for a source without
+    models, or with a model that has no readable config.
+    """
+    copies = []
+    for source in sources:
+        models = [folder for folder in sorted(source.glob("*")) if folder.is_dir()]
+        if not models:
+            raise StartFailure(f"there are no models in {source}")
+        for model in models:
+            copy = target / source.name / model.name
+            shutil.copytree(model, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            config = _read(model / CONFIG_NAME)
+            _edit(config, settings, front_ends)
+            (copy / CONFIG_NAME).write_text(text_format.MessageToString(config))
+        copies.append(target / source.name)
+    return copies
+
+
+def _read(path: Path) -> Any:
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except (OSError, text_format.ParseError) as error:
+        raise StartFailure(f"{path} cannot be read: {error}") from None
+
+
+def _edit(config: Any, settings: Mapping[str, str], front_ends: int) -> None:
+    if config.backend != "python":
+        return
+    for name, text in settings.items():
+        config.parameters[name].string_value = text
+    if config.name == FRONT_END:
+        group = config.instance_group[0] if config.instance_group else config.instance_group.add()
+        group.count = front_ends

@@ -1,0 +1,44 @@
+"""Settings of the server itself, beside those of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonlm.errors import InvalidArgument
+
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How one tritonserver is run."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every address of the machine."""
+    http_port: int = 8000
+    """Port of HTTP; 0 is any free one, for each of the ports."""
+    grpc_port: int = 8001
+    """Port of gRPC."""
+    metrics_port: int = 8002
+    """Port of the Prometheus metrics."""
+    front_ends: int = 2
+    """Instances of `generate`: each takes requests and sends tokens, about 10,000 a second."""
+    exit_timeout_s: int = 10
+    """How long a server that is told to stop waits for running requests and open connections."""
+    tritonserver: Path | None = None
+    """Folder of an installed tritonserver; without it /opt/tritonserver, else a wheel's."""
+    log_file: Path | None = None
+    """Where the server's log is kept; without it, it is kept only if the server fails."""
+    verbose: bool = False
+    """Show the server's log."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for a value out of range."""
+        for name in ("http_port", "grpc_port", "metrics_port"):
+            if not 0 <= getattr(self, name) <= MAX_PORT:
+                raise InvalidArgument(name, getattr(self, name), f"allowed: 0 to {MAX_PORT}")
+        if self.front_ends < 1:
+            raise InvalidArgument("front_ends", self.front_ends, "allowed: 1 and more")
+        if self.exit_timeout_s < 0:
+            raise InvalidArgument("exit_timeout_s", self.exit_timeout_s, "allowed: 0 and more")

@@ -1,0 +1,128 @@
+"""A running tritonserver: its process, its addresses, its log."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tritonlm.errors import StartFailure
+from tritonlm.server import log
+from tritonlm.server.repository import FRONT_END
+from tritonlm.server.settings import ServerSettings
+
+POLL_INTERVAL_S = 0.1
+PROBE = {"text_input": "Hello", "max_tokens": 1}
+PROBE_TIMEOUT_S = 120.0
+STOP_MARGIN_S = 5.0
+"""What a stopping server may take beyond its own timeout, to unload."""
+
+
+class TritonServer:
+    """A tritonserver that was started and is not yet known to be ready."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], settings: ServerSettings, log_path: Path,
+        report: Callable[[str], None],
+    ) -> None:
+        self._process, self._settings, self._report = process, settings, report
+        self._log = log.Log(log_path)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    @property
+    def host(self) -> str:
+        """A name under which this machine reaches the server."""
+        return "localhost" if self._settings.host == "0.0.0.0" else self._settings.host
+
+    @property
+    def http_url(self) -> str:
+        """Base of the HTTP API."""
+        return f"http://{self.host}:{self._settings.http_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        """Host and port of gRPC, as tritonclient wants it."""
+        return f"{self.host}:{self._settings.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Page of the Prometheus metrics."""
+        return f"http://{self.host}:{self._settings.metrics_port}/metrics"
+
+    def wait_until_ready(self) -> None:
+        """Return once every model is loaded and one has answered; raises `StartFailure`."""
+        while not self._is_ready():
+            self._show_log()
+            self._check_alive()
+            if self._log.failure:
+                raise StartFailure(self._log.failure)
+            time.sleep(POLL_INTERVAL_S)
+        self._probe()
+        self._show_log()
+
+    def watch(self) -> None:
+        """Show what the server has to say until it ends; raises `StartFailure` then."""
+        while True:
+            self._show_log()
+            self._check_alive()
+            time.sleep(POLL_INTERVAL_S)
+
+    def stop(self) -> None:
+        """Let running requests finish, for as long as the settings say, and end the process."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(self._settings.exit_timeout_s + STOP_MARGIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._show_log()
+        self._log.close()
+
+    def _show_log(self) -> None:
+        for line in self._log.new_lines():
+            shown = line if self._settings.verbose else log.progress(line)
+            if shown is not None:
+                self._report(shown)
+
+    def _check_alive(self) -> None:
+        status = self._process.poll()
+        if status is None:
+            return
+        self._show_log()
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        raise StartFailure(self._log.failure or f"tritonserver ended with {how}")
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._request("GET", "/v2/health/ready", timeout_s=1.0)[0] == http.HTTPStatus.OK
+        except OSError:
+            return False
+
+    def _probe(self) -> None:
+        """One short inference: a model can be ready for Triton, and yet fail every request."""
+        path = f"/v2/models/{FRONT_END}/generate"
+        try:
+            status, answer = self._request("POST", path, json.dumps(PROBE), PROBE_TIMEOUT_S)
+        except OSError as error:
+            raise StartFailure(f"the first inference got no answer: {error}") from None
+        if status != http.HTTPStatus.OK:
+            raise StartFailure(f"the first inference failed: {answer}")
+
+    def _request(
+        self, method: str, path: str, body: str | None = None, timeout_s: float = 1.0
+    ) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(self.host, self._settings.http_port, timeout_s)
+        try:
+            connection.request(method, path, body, {"Connection": "close"})
+            response = connection.getresponse()
+            return response.status, response.read().decode(errors="replace")
+        finally:
+            connection.close()
