@@ -50,6 +50,6 @@ def failure(line: str) -> str | None:
     failed = FAILED_LOAD.search(line)
     if failed:
         reason = failed[2].partition(TRACEBACK_START)[0].replace(r"\n", " ")
-        return f"model {failed[1]}: {reason.removeprefix('TritonModelException: ')}"
+        return f"model {failed[1]} failed to load: {reason.removeprefix('TritonModelException: ')}"
     refused = REFUSED.search(line)
     return next(filter(None, refused.groups())) if refused else None

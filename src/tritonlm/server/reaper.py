@@ -41,7 +41,7 @@ def guard(run: RunDirectory) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             pass
         os.close(run.lock)
-        left = processes.find(run.path)
+        left = [process.pid for process in processes.find(run.path)]
         if left or run.path.exists():
             raise StartFailure(f"processes {left} and folder {run.path} could not be removed")
 

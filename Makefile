@@ -1,0 +1,58 @@
+VENV ?= .venv
+PYTHON ?= $(if $(wildcard $(VENV)/.made),$(VENV)/bin/python,python3)
+PYTEST_ARGS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+SERVE_SETTINGS := MODEL HOST HTTP_PORT GRPC_PORT METRICS_PORT DEVICE DTYPE FRONT_ENDS
+
+# Only what is on make's command line: HOST and the like may be in the environment by chance.
+is_given = $(filter command%,$(origin $(1)))
+option_name = --$(shell echo $(1) | tr A-Z_ a-z-)
+serve_options = $(foreach name,$(SERVE_SETTINGS),\
+	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check install clean host
+
+help: ## This text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "serve takes $(SERVE_SETTINGS),"
+	@echo "and in ARGS any other option: make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
+	@echo "PYTHON is the interpreter to make the environment VENV with."
+
+serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
+	@exec $(BIN)/tritonlm serve $(serve_options) $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev ## Lint and check types
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+install: $(VENV)/.installed-dev ## Install all that serve, test and check need
+
+clean: ## Delete the environment, the downloaded tritonserver and all caches
+	rm -rf $(VENV) .runtime build src/*.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+host:
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "tritonlm: there is no $(PYTHON): apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) src/tritonlm/server/host.py $(VENV)
+
+$(VENV)/.made: | host
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt | host $(VENV)/.made
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
