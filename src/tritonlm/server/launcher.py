@@ -72,8 +72,8 @@ def launch(
         repositories = repository.render(sources, run.path / "repositories",
                                          plan.config.to_parameters(), plan.settings.front_ends)
         log_path = plan.settings.log_file or run.log
-        server = TritonServer(_start(plan, run, repositories, log_path), plan.settings, log_path,
-                              report)
+        process = _start(plan, run, repositories, log_path)
+        server = TritonServer(process, plan.settings, run.path, log_path, report)
         try:
             server.wait_until_ready()
             yield server

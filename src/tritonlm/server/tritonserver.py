@@ -26,9 +26,10 @@ class TritonServer:
     """A tritonserver that was started and is not yet known to be ready."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], settings: ServerSettings, log_path: Path,
-        report: Callable[[str], None],
+        self, process: subprocess.Popen[bytes], settings: ServerSettings, run_dir: Path,
+        log_path: Path, report: Callable[[str], None],
     ) -> None:
+        self.run_dir, self.log_path = run_dir, log_path
         self._process, self._settings, self._report = process, settings, report
         self._log = log.Log(log_path)
 
