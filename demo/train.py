@@ -44,10 +44,10 @@ PATIENCE_STEPS = 500
 class Settings:
     """Settings of a training run; `batch_size` is in windows of `CONTEXT_TOKENS` tokens."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 16
     learning_rate: float = 1e-3
-    dropout: float = 0.2
+    dropout: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
