@@ -7,6 +7,7 @@ ids, and what of the window's text was delivered before is left out.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class Chunk(NamedTuple):
     span: tuple[int, int]
     is_stopped: bool
     """A stop text was found: this is the last text."""
+    num_ids: int
+    """How many of the pushed ids were used: all, or those up to the end of the stop text."""
 
 
 class TextStream:
@@ -59,55 +62,68 @@ class TextStream:
         self._include_stop = include_stop
         self._byte_ids = byte_ids
         self._special_ids = special_ids
-        self._window: list[int] = []
-        self._pending: list[int] = []
         self._num_delivered = 0
         self._is_stopped = False
-        self._append(prompt_ids, is_final=False)
+        self._pending: list[int] = []
+        """Byte tokens at the end that have to wait."""
+        self._window, self._pending = self._settle(_as_list(prompt_ids))
         self._prompt_end = len(_certain(decode(self._window)))
 
     def push(self, ids: Ids, is_final: bool) -> Chunk:
         """Take the next ids, any number of them; a final push delivers all that was held back."""
         if self._is_stopped:
-            return self._chunk("", 0)
-        self._append(ids, is_final)
-        text = self._decode(self._window)
-        chunk = self._chunk(text, self._find_end(text if is_final else _certain(text), is_final))
+            return Chunk("", np.empty(0, np.int32), (0, 0), True, 0)
+        values = _as_list(ids)
+        settled, pending = self._settle(values, is_final)
+        text = self._decode([*self._window, *settled])
+        end, self._is_stopped = self._find_end(text if is_final else _certain(text), is_final)
+        num_ids = self._num_ids_to_stop(values) if self._is_stopped else len(values)
+        self._window += settled
+        self._pending = pending
+        chunk = self._chunk(text, end, num_ids)
         self._num_delivered += len(chunk.text)
         self._trim(text)
         return chunk
 
-    def _append(self, ids: Ids, is_final: bool) -> None:
-        """Put `ids` into the window, but byte tokens at the end aside.
+    def _settle(self, ids: Sequence[int], is_final: bool = False) -> tuple[list[int], list[int]]:
+        """The ids that can be decoded after the window, and byte tokens that have to wait.
 
         Byte fallback decodes adjacent byte tokens as a whole: one more of them may turn a valid
         text into replacement characters, and the other way round.
         """
-        values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        self._pending += [i for i in values if i not in self._special_ids]
-        num_settled = len(self._pending)
-        while not is_final and num_settled and self._pending[num_settled - 1] in self._byte_ids:
-            num_settled -= 1
-        self._window += self._pending[:num_settled]
-        del self._pending[:num_settled]
+        visible = [*self._pending, *(i for i in ids if i not in self._special_ids)]
+        end = len(visible)
+        while not is_final and end and visible[end - 1] in self._byte_ids:
+            end -= 1
+        return visible[:end], visible[end:]
 
-    def _find_end(self, text: str, is_final: bool) -> int:
-        """Where in `text`, all of it certain, the part ends that can be delivered."""
+    def _find_end(self, text: str, is_final: bool) -> tuple[int, bool]:
+        """Where in the window's certain text the part ends that can go, and if a stop text is why.
+
+        A stop text waits while one that starts before it may still come.
+        """
         start = max(self._num_delivered, self._prompt_end)
         fresh = text[start:]
         found = find_stop(fresh, self._stop)
         partial = len(fresh) if is_final else find_partial_stop(fresh, self._stop)
         if found is None or partial < found[0]:
-            return start + partial
-        self._is_stopped = True
-        return start + found[self._include_stop]
+            return start + partial, False
+        return start + found[self._include_stop], True
 
-    def _chunk(self, text: str, end: int) -> Chunk:
+    def _num_ids_to_stop(self, ids: Sequence[int]) -> int:
+        """How many of `ids`, pushed by themselves, would have shown the stop text."""
+        def is_stopped(num_ids: int) -> bool:
+            settled, _ = self._settle(ids[:num_ids])
+            return self._find_end(_certain(self._decode([*self._window, *settled])), False)[1]
+
+        return bisect_left(range(len(ids)), True, key=is_stopped)
+
+    def _chunk(self, text: str, end: int, num_ids: int) -> Chunk:
         start = self._num_delivered
         if end <= start:
-            return Chunk("", np.empty(0, np.int32), (0, 0), self._is_stopped)
+            return Chunk("", np.empty(0, np.int32), (0, 0), self._is_stopped, num_ids)
         window = np.array(self._window, np.int32)
-        return Chunk(text[start:end], window, (start, end), self._is_stopped)
+        return Chunk(text[start:end], window, (start, end), self._is_stopped, num_ids)
 
     def _trim(self, text: str) -> None:
         """Shorten the window to its last ids if what follows them will decode the same.
@@ -128,6 +144,10 @@ class TextStream:
         del self._window[:-TAIL_IDS]
         self._num_delivered = len(tail) - len(held)
         self._prompt_end -= len(text) - len(tail)
+
+
+def _as_list(ids: Ids) -> list[int]:
+    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
 
 
 def _certain(text: str) -> str:

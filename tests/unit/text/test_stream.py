@@ -86,6 +86,24 @@ def test_the_chunks_are_the_text_up_to_the_first_stop(kind, data):
 @every_kind
 @settings(max_examples=MAX_EXAMPLES, deadline=None)
 @given(data=st.data())
+def test_as_many_ids_are_used_as_it_takes_to_stop_one_by_one(kind, data):
+    pushes = data.draw(sequences(kind))
+    ids = [i for push in pushes for i in push]
+    stop = data.draw(stop_texts(decode(kind, ids)))
+    one_by_one = open_stream(kind, stop)
+    expected = next((n for n, i in enumerate(ids, 1) if one_by_one.push([i], False).is_stopped),
+                    len(ids))
+    num_used = 0
+    for chunk in push_all(open_stream(kind, stop), pushes):
+        num_used += chunk.num_ids
+        if chunk.is_stopped:
+            break
+    assert num_used == expected
+
+
+@every_kind
+@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@given(data=st.data())
 def test_a_chunk_is_decoded_from_its_window_alone(kind, data):
     for chunk in push_all(open_stream(kind), data.draw(sequences(kind))):
         start, end = chunk.span
@@ -121,6 +139,13 @@ def test_byte_tokens_are_held_back_while_the_next_one_may_spoil_them():
     assert push_all(stream, [[a], thumb, thumb[:1]])[-1].text == "�" * 5
 
 
+def test_a_special_token_between_two_bytes_does_not_part_them():
+    first, second = ids_of("byte_fallback", ["<0xC3>", "<0xA9>"])
+    [special] = ids_of("byte_fallback", ["</s>"])
+    stream = open_stream("byte_fallback")
+    assert text_of(push_all(stream, [[first], [special], [second], []])) == "é"
+
+
 def test_what_is_held_back_is_flushed_by_an_empty_final_push():
     ids = build("byte_level").encode("👍", add_special_tokens=False).ids
     stream = open_stream("byte_level", stop=["<end>"])
@@ -151,7 +176,7 @@ def test_a_stop_text_that_starts_earlier_wins_over_one_that_is_complete_earlier(
 def test_after_a_stop_text_nothing_is_delivered():
     the, cat = ids_of("word_piece", ["the", "cat"])
     stream = open_stream("word_piece", stop=["the"], include_stop=True)
-    assert stream.push([the], False)[::3] == ("the", True)
+    assert stream.push([the, cat], False)[::3] == ("the", True)
     assert stream.push([cat], True)[::3] == ("", True)
 
 
