@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 from tokenizers import (
     Tokenizer,
@@ -23,7 +24,7 @@ SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
 BYTE_TOKENS = [f"<0x{value:02X}>" for value in range(256)]
 
 
-def byte_level() -> Tokenizer:
+def _byte_level() -> Tokenizer:
     """As GPT-2, Llama 3 and Qwen: byte-level BPE, `<s>` before each text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -34,7 +35,7 @@ def byte_level() -> Tokenizer:
     return _trained(tokenizer, trainer)
 
 
-def byte_fallback() -> Tokenizer:
+def _byte_fallback() -> Tokenizer:
     """As Llama 2: SentencePiece BPE; the decoder strips a space at the start."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"),
@@ -46,7 +47,7 @@ def byte_fallback() -> Tokenizer:
     return _with_byte_tokens(_trained(tokenizer, trainer))
 
 
-def metaspace() -> Tokenizer:
+def _metaspace() -> Tokenizer:
     """As Mistral: SentencePiece BPE; the decoder drops the space marks of the first token."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
@@ -56,7 +57,7 @@ def metaspace() -> Tokenizer:
     return _with_byte_tokens(_trained(tokenizer, trainer))
 
 
-def word_piece() -> Tokenizer:
+def _word_piece() -> Tokenizer:
     """As BERT: words and their continuations; the decoder joins words with spaces."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -66,7 +67,18 @@ def word_piece() -> Tokenizer:
     return _trained(tokenizer, trainer)
 
 
-KINDS = {kind.__name__: kind for kind in (byte_level, byte_fallback, metaspace, word_piece)}
+KINDS = {"byte_level": _byte_level, "byte_fallback": _byte_fallback, "metaspace": _metaspace,
+         "word_piece": _word_piece}
+
+
+def build_tokenizer(kind: str) -> Tokenizer:
+    """A new tokenizer of one of `KINDS`, with the same ids each time."""
+    return Tokenizer.from_str(_content(kind))
+
+
+@cache
+def _content(kind: str) -> str:
+    return KINDS[kind]().to_str()
 
 
 def _trained(tokenizer: Tokenizer, trainer: trainers.Trainer) -> Tokenizer:

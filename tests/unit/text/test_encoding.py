@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.small_tokenizers import KINDS
+from tests.small_tokenizers import KINDS, build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tritonlm.config import ModelConfig
@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 @pytest.fixture(scope="module")
 def open_encoder(tmp_path_factory):
     def open_kind(kind="byte_level", chat_template=CHAT_TEMPLATE, change=lambda tokenizer: None):
-        tokenizer = KINDS[kind]()
+        tokenizer = build_tokenizer(kind)
         change(tokenizer)
         folder = tmp_path_factory.mktemp(kind)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>",
@@ -43,13 +43,13 @@ def chat(role, content="Hi"):
 def test_a_text_gets_the_tokenizers_special_tokens(open_encoder, kind):
     ids = open_encoder(kind).encode(Prompt(text="The cat sat"))
     assert ids.dtype == np.int32
-    assert ids.tolist() == KINDS[kind]().encode("The cat sat").ids
-    assert ids[0] == KINDS[kind]().token_to_id("<s>")
+    assert ids.tolist() == build_tokenizer(kind).encode("The cat sat").ids
+    assert ids[0] == build_tokenizer(kind).token_to_id("<s>")
 
 
 def test_messages_have_the_special_tokens_of_their_template_only(encoder):
     ids = encoder.encode(chat("user", "The cat"))
-    expected = KINDS["byte_level"]().encode("<s>user: The cat</s>assistant:",
+    expected = build_tokenizer("byte_level").encode("<s>user: The cat</s>assistant:",
                                             add_special_tokens=False)
     assert ids.tolist() == expected.ids
 
@@ -100,7 +100,7 @@ def test_decoding_leaves_special_tokens_out_and_spaces_alone(encoder):
 ])
 def test_its_streams_know_byte_tokens_and_special_tokens(open_encoder, kind, tokens):
     stream = open_encoder(kind).open_stream(stop=["a"])
-    ids = [KINDS[kind]().token_to_id(token) for token in tokens]
+    ids = [build_tokenizer(kind).token_to_id(token) for token in tokens]
     chunks = [stream.push([i], False) for i in ids]
     assert "".join(chunk.text for chunk in chunks) == "é"
     assert chunks[-1].is_stopped

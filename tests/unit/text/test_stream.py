@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.small_tokenizers import BYTE_TOKENS, CORPUS, KINDS, SPECIAL_TOKENS
+from tests.small_tokenizers import BYTE_TOKENS, CORPUS, KINDS, SPECIAL_TOKENS, build_tokenizer
 
 from tritonlm.text.stream import MAX_WINDOW_IDS, TextStream
 
 MAX_EXAMPLES = 60
-build = cache(lambda kind: KINDS[kind]())
+build = cache(build_tokenizer)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
