@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 VOCAB_SIZE = 160
 SIZES = {
@@ -24,4 +30,32 @@ def save_random_model(folder: Path, config: PreTrainedConfig | None = None) -> P
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     model.save_pretrained(folder)
+    return folder
+
+
+def save_parrot_model(folder: Path, text: str) -> Path:
+    """Write a byte-level model that continues any beginning of `text` with the rest, then ends."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator([], trainers.BpeTrainer(
+        special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+    ids = torch.tensor([[*fast.encode(text), fast.eos_token_id]])
+    torch.manual_seed(0)
+    sizes = SIZES | {"vocab_size": len(fast), "bos_token_id": None, "pad_token_id": None,
+                     "eos_token_id": fast.eos_token_id, "max_position_embeddings": 512}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(400):
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if loss < 0.01:
+            break
+    assert loss < 0.02, "the parrot has not learned its text"
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
     return folder

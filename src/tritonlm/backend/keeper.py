@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
@@ -108,5 +109,6 @@ def _describe(code: int) -> str:
 
 
 def _python() -> str:
-    """The interpreter whose packages the front end uses: in a stub `sys.executable` is none."""
-    return shutil.which("python3") or sys.executable
+    """The interpreter whose packages this process uses: in a stub `sys.executable` is another."""
+    mine = Path(sys.prefix, "bin", "python3")
+    return str(mine) if mine.exists() else shutil.which("python3") or sys.executable

@@ -15,9 +15,9 @@ from tritonlm.errors import InvalidArgument
 
 SERVED = {
     "Llama": {"tie_word_embeddings": True},
-    "Llama with scaled rope": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0,
-                                   "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                                   "original_max_position_embeddings": 64}},
+    "Llama with scaled rope": {"rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
     "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
     "Phi3": {}, "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
     "Gemma3Text": {"head_dim": 16, "sliding_window": 12}, "GPTNeoX": {}, "StableLm": {},
