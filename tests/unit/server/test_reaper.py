@@ -1,0 +1,84 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tritonlm.server import processes, reaper, run_directory
+
+LAUNCHER = """
+import os, subprocess, sys
+from tritonlm.server import processes, reaper, run_directory
+run = run_directory.create()
+environ = os.environ | {processes.RUN_DIR_VARIABLE: str(run.path)}
+with reaper.guard(run):
+    subprocess.Popen(["sleep", "300"], env=environ, start_new_session=True)
+    print(run.path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_process(run_dir, *command):
+    """A process of a run, in a session of its own as an engine might be."""
+    environ = os.environ | {processes.RUN_DIR_VARIABLE: str(run_dir)}
+    return subprocess.Popen(command, env=environ, start_new_session=True, stdout=subprocess.PIPE)
+
+
+@pytest.fixture
+def run():
+    run = run_directory.create()
+    yield run
+    for process in processes.find(run.path):
+        process.kill()
+    run_directory.remove(run.path)
+
+
+def test_the_processes_of_a_run_are_found_by_their_environment(run):
+    process = start_process(run.path, "sleep", "300")
+    with start_process(f"{run.path}x", "true"):
+        assert [found.pid for found in processes.find(run.path)] == [process.pid]
+    process.kill()
+    process.wait()
+    assert processes.find(run.path) == []
+
+
+def test_a_process_that_ignores_the_polite_signal_is_killed(run):
+    process = start_process(run.path, "sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
+    process.stdout.readline()
+    processes.stop(run.path, grace_s=0.2)
+    assert processes.find(run.path) == []
+
+
+def test_a_process_may_end_politely(run):
+    script = "trap 'echo goodbye; exit' TERM; echo; sleep 300 & wait"
+    process = start_process(run.path, "sh", "-c", script)
+    process.stdout.readline()
+    processes.stop(run.path, grace_s=10)
+    assert process.stdout.read() == b"goodbye\n"
+
+
+def test_nothing_of_a_run_outlives_its_guard(run):
+    with reaper.guard(run):
+        process = start_process(run.path, "sleep", "300")
+        (run.path / "file").write_text("")
+        assert process.poll() is None
+    assert processes.find(run.path) == []
+    assert not run.path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_of_a_run_outlives_a_killed_launcher(number):
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True)
+    run_dir = Path(launcher.stdout.readline().strip())
+    assert len(processes.find(run_dir)) == 1
+    launcher.send_signal(number)
+    launcher.communicate()
+    deadline_s = time.monotonic() + 10
+    while run_dir.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not run_dir.exists()
+    assert processes.find(run_dir) == []
