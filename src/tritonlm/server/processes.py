@@ -6,6 +6,7 @@ Groups and sessions do not hold them together, as engines may have their own; th
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import psutil
 from tritonlm.config import ENV_PREFIX
 
 RUN_DIR_VARIABLE = f"{ENV_PREFIX}RUN_DIR"
+POLL_INTERVAL_S = 0.05
 
 
 def find(run_dir: Path) -> list[psutil.Process]:
@@ -24,10 +26,11 @@ def find(run_dir: Path) -> list[psutil.Process]:
 def stop(run_dir: Path, grace_s: float) -> None:
     """End the processes of the run: politely, and after `grace_s` by SIGKILL."""
     _signal(find(run_dir), signal.SIGTERM)
-    psutil.wait_procs(find(run_dir), grace_s)
-    while left := find(run_dir):  # the killed may have started others meanwhile
-        _signal(left, signal.SIGKILL)
-        psutil.wait_procs(left)
+    deadline_s = time.monotonic() + grace_s
+    while left := find(run_dir):
+        if time.monotonic() > deadline_s:
+            _signal(left, signal.SIGKILL)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _signal(targets: list[psutil.Process], number: signal.Signals) -> None:
