@@ -39,17 +39,17 @@ def run():
 def test_the_processes_of_a_run_are_found_by_their_environment(run):
     process = start_process(run.path, "sleep", "300")
     with start_process(f"{run.path}x", "true"):
-        assert [found.pid for found in processes.find(run.path)] == [process.pid]
+        assert {found.pid for found in processes.find(run.path)} == {process.pid}
     process.kill()
     process.wait()
-    assert processes.find(run.path) == []
+    assert processes.find(run.path) == set()
 
 
 def test_a_process_that_ignores_the_polite_signal_is_killed(run):
     process = start_process(run.path, "sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
     process.stdout.readline()
     processes.stop(run.path, grace_s=0.2)
-    assert processes.find(run.path) == []
+    assert processes.find(run.path) == set()
 
 
 def test_a_process_may_end_politely(run):
@@ -65,7 +65,7 @@ def test_nothing_of_a_run_outlives_its_guard(run):
         process = start_process(run.path, "sleep", "300")
         (run.path / "file").write_text("")
         assert process.poll() is None
-    assert processes.find(run.path) == []
+    assert processes.find(run.path) == set()
     assert not run.path.exists()
 
 
@@ -81,4 +81,4 @@ def test_nothing_of_a_run_outlives_a_killed_launcher(number):
     while run_dir.exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not run_dir.exists()
-    assert processes.find(run_dir) == []
+    assert processes.find(run_dir) == set()
