@@ -8,7 +8,6 @@ twice is taken from the first of these. Nothing is ignored: an unknown name is r
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.errors import InvalidArgument
+from tritonlm.values import bool_value, float_value, int_value, text_value
 
 FINISH_REASONS = ("", "stop", "length", "cancelled", "deadline")
 """By code; the empty one says that more follows."""
@@ -25,6 +25,9 @@ INT32_MAX = 2**31 - 1
 UINT64_MAX = 2**64 - 1
 NUMPY_DTYPES = {"BYTES": np.object_, "BOOL": np.bool_, "INT32": np.int32, "UINT64": np.uint64,
                 "FP32": np.float32}
+VALUES: dict[str, Callable[[str, Any, str], Any]] = {
+    "BYTES": text_value, "BOOL": bool_value, "INT32": int_value, "UINT64": int_value,
+    "FP32": float_value}
 TRITON_PARAMETERS = frozenset({"id", "triton_enable_empty_final_response", "triton_final_response"})
 """Request parameters that Triton itself adds."""
 
@@ -122,7 +125,8 @@ DETOKENIZE_SPAN = Tensor("detokenize_span", "INT32", (2,))
 
 CANCEL = Tensor("cancel", "BOOL", is_optional=True)
 MODELS = {
-    "tokenize": Model((*PROMPT[:2], CANCEL), (Tensor("input_ids", "INT32", (-1,)),)),
+    "tokenize": Model((*PROMPT[:2], CANCEL, SAMPLING_PARAMETERS),
+                      (Tensor("input_ids", "INT32", (-1,)),)),
     "generate": Model((*PROMPT, *OPTION_TENSORS), (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN), True),
     "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN), ANSWER[:1]),
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),
@@ -148,7 +152,7 @@ def parse_prompt(tensors: Mapping[str, NDArray[Any]]) -> Prompt:
     name, values = given[0], tensors[given[0]]
     if name == "input_ids":
         return Prompt(ids=_flat_ids(values))
-    text = _text(name, _single(name, values))
+    text = text_value(name, _single(name, values))
     if not text:
         raise InvalidArgument(name, text, "it must not be empty")
     if name == "text_input":
@@ -164,19 +168,32 @@ def parse_options(
     `tensors` may hold prompt tensors too; `parameters` are Triton's request parameters, and
     `triton_id` its request id, which stands in for a `request_id` that is not given.
     """
-    parameters = {k: v for k, v in parameters.items() if k not in TRITON_PARAMETERS}
-    prompt_names = {tensor.name for tensor in PROMPT}
-    given_tensors = {name: _tensor_value(name, values) for name, values in tensors.items()
-                     if name not in prompt_names}
-    json_text = given_tensors.pop(SAMPLING_PARAMETERS.name,
-                                  parameters.pop(SAMPLING_PARAMETERS.name, "{}"))
-    values: dict[str, Any] = {"request_id": triton_id}
-    for source in (_json_options(json_text), parameters, given_tensors):
-        values |= _canonical(source)
+    values = {"request_id": triton_id} | _given_values(tensors, parameters)
     options = Options(**{name: _parse(name, value) for name, value in values.items()})
     if options.cancel and not options.request_id:
         raise InvalidArgument("request_id", "", "cancel needs the id of a running request")
     return options
+
+
+def parse_cancel(tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]) -> bool:
+    """Whether a request cancels another one and so needs no prompt; raises `InvalidArgument`."""
+    return bool(_parse("cancel", _given_values(tensors, parameters).get("cancel", False)))
+
+
+def _given_values(
+    tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of the options that are given, not yet checked."""
+    parameters = {k: v for k, v in parameters.items() if k not in TRITON_PARAMETERS}
+    prompt_names = {tensor.name for tensor in PROMPT}
+    given_tensors = {name: _tensor_value(name, values) for name, values in tensors.items()
+                     if name not in prompt_names}
+    json_text = parameters.pop(SAMPLING_PARAMETERS.name, "{}")
+    json_text = given_tensors.pop(SAMPLING_PARAMETERS.name, json_text)
+    values: dict[str, Any] = {}
+    for source in (_json_options(json_text), parameters, given_tensors):
+        values |= _canonical(source)
+    return values
 
 
 def _canonical(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,9 +202,11 @@ def _canonical(source: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in source.items():
         option = ALIASES.get(name, name)
         if option not in OPTIONS:
-            raise InvalidArgument(name, value, f"unknown; known: {', '.join(OPTIONS)}")
+            known = ", ".join((*OPTIONS, *ALIASES, SAMPLING_PARAMETERS.name))
+            raise InvalidArgument(name, value, f"unknown; known: {known}")
         if option in values:
-            raise InvalidArgument(name, value, f"it is another name of {option}; give one")
+            names = " and ".join(given for given in source if ALIASES.get(given, given) == option)
+            raise InvalidArgument(name, value, f"{names} are one option; give one of them")
         values[option] = value
     return values
 
@@ -195,8 +214,8 @@ def _canonical(source: Mapping[str, Any]) -> dict[str, Any]:
 def _json_options(text: Any) -> dict[str, Any]:
     name = SAMPLING_PARAMETERS.name
     try:
-        options = json.loads(_text(name, text))
-    except ValueError as error:
+        options = json.loads(text_value(name, text))
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(name, text, f"it must be a JSON object: {error}") from None
     if not isinstance(options, dict):
         raise InvalidArgument(name, text, "it must be a JSON object")
@@ -207,7 +226,7 @@ def _chat_messages(text: str) -> tuple[Mapping[str, Any], ...]:
     allowed = 'it must be a JSON list of objects such as {"role": "user", "content": "Hi"}'
     try:
         messages = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidArgument("messages", text, allowed) from None
     is_chat = isinstance(messages, list) and messages and all(
         isinstance(message, dict) and isinstance(message.get("role"), str) and "content" in message
@@ -218,12 +237,16 @@ def _chat_messages(text: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def _flat_ids(values: NDArray[Any]) -> NDArray[np.int32]:
-    ids = values.reshape(-1).astype(np.int32)
+    ids = _single_row("input_ids", values).astype(np.int32)
     if ids.size == 0:
         raise InvalidArgument("input_ids", [], "it must not be empty")
-    if values.ndim > 1 and values.shape[0] != 1:
-        raise InvalidArgument("input_ids", list(values.shape), "one prompt a request: shape [1, n]")
     return ids
+
+
+def _single_row(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.ndim > 1 and values.shape[0] != 1:
+        raise InvalidArgument(name, list(values.shape), "one row a request: shape [1, n]")
+    return values.reshape(-1)
 
 
 def _single(name: str, values: NDArray[Any]) -> Any:
@@ -235,69 +258,21 @@ def _single(name: str, values: NDArray[Any]) -> Any:
 def _tensor_value(name: str, values: NDArray[Any]) -> Any:
     option = OPTIONS.get(ALIASES.get(name, name))
     if option is not None and option.metadata["is_list"]:
-        return values.reshape(-1).tolist()
+        return _single_row(name, values).tolist()
     value = _single(name, values)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, bytes):
-        raise InvalidArgument(name, value, "it must be text")
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(name, value, f"it must be UTF-8: {error.reason} "
-                                           f"at byte {error.start}") from None
 
 
 def _parse(name: str, value: Any) -> Any:
     """`value` in the option's type; texts are taken if they parse exactly."""
     metadata = OPTIONS[name].metadata
-    convert = {"BOOL": _bool, "INT32": _int, "UINT64": _int, "FP32": _float, "BYTES": _text}
-    convert_one = convert[metadata["dtype"]]
+    allowed, convert = metadata["allowed"], VALUES[metadata["dtype"]]
     if metadata["is_list"]:
         items = value if isinstance(value, list | tuple) else [value]
-        parsed: Any = tuple(convert_one(name, item) for item in items if item not in ("", b""))
+        parsed: Any = tuple(convert(name, item, allowed) for item in items
+                            if item not in ("", b""))
     else:
-        parsed = convert_one(name, value)
+        parsed = convert(name, value, allowed)
     if not metadata["check"](parsed):
-        raise InvalidArgument(name, value, f"allowed: {metadata['allowed']}")
+        raise InvalidArgument(name, value, f"allowed: {allowed}")
     return parsed
-
-
-def _bool(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "false": False}
-    if isinstance(value, str | bytes) and _text(name, value).lower() in words:
-        return words[_text(name, value).lower()]
-    raise InvalidArgument(name, value, "allowed: true or false")
-
-
-def _int(name: str, value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    try:
-        if isinstance(value, str | bytes):
-            return int(_text(name, value))
-    except ValueError:
-        pass
-    allowed = OPTIONS[name].metadata["allowed"]
-    raise InvalidArgument(name, value, f"it must be a whole number; allowed: {allowed}")
-
-
-def _float(name: str, value: Any) -> float:
-    allowed = f"it must be a finite number; allowed: {OPTIONS[name].metadata['allowed']}"
-    if isinstance(value, bool) or not isinstance(value, int | float | str | bytes):
-        raise InvalidArgument(name, value, allowed)
-    try:
-        number = float(_text(name, value) if isinstance(value, bytes) else value)
-    except ValueError:
-        raise InvalidArgument(name, value, allowed) from None
-    if not math.isfinite(number):
-        raise InvalidArgument(name, value, allowed)
-    return number
