@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
 from tritonlm.server import announcement, launcher
+from tritonlm.server.log import PREFIX
 from tritonlm.server.settings import ServerSettings
 
 SERVE_CONTEXT = {"auto_envvar_prefix": ENV_PREFIX.rstrip("_")}
@@ -31,21 +32,22 @@ def serve(**values: Any) -> None:
         plan = launcher.prepare(_settings(ServerSettings, values), _settings(ModelConfig, values))
         _run(plan, console)
     except KeyboardInterrupt:
-        console.print("tritonlm: stopped", markup=False)
+        console.print(f"{PREFIX}stopped", markup=False)
 
 
 def _run(plan: launcher.Launch, console: Console) -> None:
     def report(line: str) -> None:
-        console.print(f"tritonlm: {line}", markup=False)
+        console.print(line, markup=False)
 
-    with (console.status(f"loading {plan.config.model}") as status,
+    report(f"{PREFIX}starting tritonserver with {plan.config.model}")
+    with (console.status("loading the models") as status,
           launcher.launch(plan, report) as server):
         status.stop()
         print(announcement.text(server, plan), flush=True)
         try:
             server.watch()
         except KeyboardInterrupt:
-            report("stopping")
+            report(f"{PREFIX}stopping")
             raise
 
 

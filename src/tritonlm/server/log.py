@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-OWN_LINE = re.compile(r"^tritonlm: (.+)")
+PREFIX = "tritonlm: "
+"""Lines of ours, from whichever process, begin with it."""
 LOADED = re.compile(r"\"successfully loaded '([^']+)'\"")
 FAILED_LOAD = re.compile(r"\"failed to load '([^']+)' version \d+: [A-Za-z ]+: (.*)\"$")
 REFUSED = re.compile(r"^E\d.* model_repository_manager\.cc:\d+\] \"(.*)\"$|"
@@ -37,12 +38,11 @@ class Log:
 
 
 def progress(line: str) -> str | None:
-    """What `line` says to somebody who waits for the server, if anything."""
-    own = OWN_LINE.match(line)
-    if own:
-        return own[1]
+    """The line to show to somebody who waits for the server, if `line` is of interest."""
+    if line.startswith(PREFIX):
+        return line
     loaded = LOADED.search(line)
-    return f"model {loaded[1]} is loaded" if loaded else None
+    return f"{PREFIX}model {loaded[1]} is loaded" if loaded else None
 
 
 def failure(line: str) -> str | None:

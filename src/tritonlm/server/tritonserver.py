@@ -79,11 +79,12 @@ class TritonServer:
     def stop(self) -> None:
         """Let running requests finish, for as long as the settings say, and end the process."""
         self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(self._settings.exit_timeout_s + STOP_MARGIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        deadline_s = time.monotonic() + self._settings.exit_timeout_s + STOP_MARGIN_S
+        while self._process.poll() is None and time.monotonic() < deadline_s:
+            self._show_log()
+            time.sleep(POLL_INTERVAL_S)
+        self._process.kill()
+        self._process.wait()
         self._show_log()
         self._log.close()
 

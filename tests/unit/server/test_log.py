@@ -32,9 +32,9 @@ def test_a_failure_is_told_in_one_line(line, reason):
 
 
 @pytest.mark.parametrize(("line", "shown"), [
-    ("tritonlm: loaded 12 M parameters", "loaded 12 M parameters"),
+    ("tritonlm: loaded 12 M parameters", "tritonlm: loaded 12 M parameters"),
     ("I1122 02:40:44.1 8822 model_lifecycle.cc:839] \"successfully loaded 'tokenize'\"",
-     "model tokenize is loaded"),
+     "tritonlm: model tokenize is loaded"),
     ("I1122 02:40:44.1 8822 server.cc:604] tritonlm: ", None),
     ("", None),
 ])
