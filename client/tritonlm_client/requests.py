@@ -90,7 +90,7 @@ def _text_tensor(name: str, text: str) -> dict[str, NDArray[Any]]:
 
 def _json_text(messages: Any) -> str:
     try:
-        return json.dumps(messages, ensure_ascii=False)
+        return json.dumps(messages, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidArgument("messages", messages, f"JSON cannot say it: {error}") from None
 

@@ -83,6 +83,7 @@ def test_a_given_id_is_the_id_of_the_request():
     (b"Hi", "prompt"), (None, "prompt"), ([-1], "input_ids"), ([2**31], "input_ids"),
     ([{"role": "user"}], "messages"), ([{"role": "user", "content": {1}}], "messages"),
     ([{"role": "user", "content": "Hi"}, 1], "messages"),
+    ([{"role": "user", "content": float("nan")}], "messages"),
 ])
 def test_a_bad_prompt_is_refused_by_name(prompt, field):
     with pytest.raises(InvalidArgument) as caught:
