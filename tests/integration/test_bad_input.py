@@ -6,7 +6,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tritonclient.grpc.aio as grpcclient
-from triton import stream
+from inference import stream
 
 GOOD = {"text_input": "ROMEO:", "max_tokens": 2}
 IDS = {"input_ids": [5, 6, 7], "max_tokens": 2}
@@ -84,7 +84,7 @@ async def test_an_unknown_request_parameter_is_refused(server, model):
 ], ids=str)
 async def test_http_answers_bad_input_with_400(server, model, body):
     async with (aiohttp.ClientSession() as session,
-                session.post(f"http://{server.http_url}/v2/models/{model}/generate",
+                session.post(f"{server.http_url}/v2/models/{model}/generate",
                              json=body) as answer):
         assert answer.status == 400
         assert "is not allowed" in (await answer.json())["error"]

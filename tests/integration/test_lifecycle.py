@@ -10,7 +10,7 @@ import aiohttp
 import psutil
 import pytest
 import tritonclient.grpc.aio as grpcclient
-from triton import gauge, http_stream, responses, stream
+from inference import gauge, http_stream, responses, stream
 
 LONG = {"text_input": "ROMEO:\n", "max_tokens": 900, "ignore_eos": True, "stream": True}
 SHORT = {"text_input": "JULIET:\n", "max_tokens": 4, "temperature": 0.0}
@@ -71,7 +71,7 @@ async def test_hanging_up_on_grpc_frees_the_blocks(server):
 
 async def test_hanging_up_on_http_frees_the_blocks(server):
     async with aiohttp.ClientSession() as session:
-        url = f"http://{server.http_url}/v2/models/generate/generate_stream"
+        url = f"{server.http_url}/v2/models/generate/generate_stream"
         answer = await session.post(url, json=LONG)
         await answer.content.readline()
         await wait_for_blocks(server, lambda used: used > 0)

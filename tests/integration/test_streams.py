@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 import torch
 import tritonclient.grpc.aio as grpcclient
+from inference import http_stream, stream
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from triton import http_stream, stream
 
 from tritonlm.config import DEMO_CHECKPOINT
 
@@ -85,7 +85,7 @@ async def test_without_stream_there_is_one_response(server, expected, model):
     check(got, (ids, text))
     assert got.texts == [text]
     async with (aiohttp.ClientSession() as session,
-                session.post(f"http://{server.http_url}/v2/models/{model}/generate",
+                session.post(f"{server.http_url}/v2/models/{model}/generate",
                              json=request(prompt, stream=False)) as answer):
         body = await answer.json()
     assert (answer.status, body["text_output"]) == (200, text)

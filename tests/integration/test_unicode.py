@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 import pytest
 import tritonclient.grpc.aio as grpcclient
+from inference import http_stream, stream
 from tests.checkpoints import save_parrot_model
-from triton import http_stream, stream
 
 TEXT = ("Say: naïve café — 你好，世界! 👩\u200d👩\u200d👧 🚀 STOP ελληνικά  two  spaces"
         "\n\ttab 日本語 🎉. The end")

@@ -102,7 +102,7 @@ async def http_stream(
 ) -> Stream:
     """The same over `generate_stream`."""
     got = Stream()
-    async with session.post(f"http://{url}/v2/models/{model}/generate_stream", json=body) as answer:
+    async with session.post(f"{url}/v2/models/{model}/generate_stream", json=body) as answer:
         async for line in answer.content:
             if not line.startswith(b"data: "):
                 continue
@@ -119,7 +119,7 @@ async def http_stream(
 
 def gauge(metrics_url: str, name: str) -> float:
     """The sum over a metric's samples at /metrics."""
-    with urllib.request.urlopen(f"http://{metrics_url}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(metrics_url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     samples = [line for line in lines if line.startswith(name + "{")]
     assert samples, f"{name} is not among the metrics"
