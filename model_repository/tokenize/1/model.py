@@ -1,0 +1,3 @@
+"""Encodes prompts."""
+
+from tritonlm.backend.tokenize import Tokenize as TritonPythonModel  # noqa: F401

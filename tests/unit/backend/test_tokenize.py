@@ -1,0 +1,123 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import triton_python_backend_utils as pb_utils
+from tests.small_tokenizers import build_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from tritonlm.backend.detokenize import Detokenize
+from tritonlm.backend.tokenize import Tokenize
+
+TOKENIZER = build_tokenizer("byte_level")
+
+
+@pytest.fixture(scope="module")
+def args(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    PreTrainedTokenizerFast(tokenizer_object=TOKENIZER, chat_template="{{ messages[0].content }}",
+                            ).save_pretrained(folder)
+    return arguments(folder)
+
+
+def arguments(folder):
+    parameters = {"model": {"string_value": str(folder)}}
+    return {"model_config": json.dumps({"parameters": parameters})}
+
+
+def start(model, args):
+    model.initialize(args)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenize(args):
+    return start(Tokenize(), args)
+
+
+@pytest.fixture(scope="module")
+def detokenize(args):
+    return start(Detokenize(), args)
+
+
+def prompt(parameters=None, **texts):
+    tensors = {name: np.array([[text.encode()]], np.object_) for name, text in texts.items()}
+    return pb_utils.InferenceRequest(tensors, parameters, ["input_ids"])
+
+
+def chunk(ids, span):
+    tensors = {"detokenize_ids": np.array([ids], np.int32),
+               "detokenize_span": np.array([span], np.int32)}
+    return pb_utils.InferenceRequest(tensors, outputs=["text_output"])
+
+
+def value(response):
+    assert not response.has_error(), response.error().message()
+    [tensor] = response.output_tensors()
+    return tensor.as_numpy()
+
+
+@pytest.mark.parametrize("model", [Tokenize, Detokenize])
+def test_a_checkpoint_without_a_tokenizer_fails_the_load_with_the_reason(tmp_path, model):
+    with pytest.raises(pb_utils.TritonModelException, match=r"model: .*must have a tokenizer"):
+        model().initialize(arguments(tmp_path))
+
+
+def test_each_request_of_a_batch_gets_its_own_ids_or_error(tokenize):
+    responses = tokenize.execute([
+        prompt(text_input="The cat"), prompt(), prompt(messages="x"),
+        prompt(messages='[{"role": "user", "content": "sat"}]'), prompt(text_input="on the mat"),
+    ])
+    for i, text in ((0, "The cat"), (4, "on the mat")):
+        assert value(responses[i]).tolist() == [TOKENIZER.encode(text).ids]
+    assert value(responses[3]).tolist() == [TOKENIZER.encode("sat", add_special_tokens=False).ids]
+    assert "prompt: 'nothing'" in responses[1].error().message()
+    assert "messages: 'x'" in responses[2].error().message()
+
+
+def test_ids_are_of_shape_1_n_and_int32(tokenize):
+    ids = value(tokenize.execute([prompt(text_input="The cat")])[0])
+    assert ids.shape == (1, len(TOKENIZER.encode("The cat").ids))
+    assert ids.dtype == np.int32
+
+
+def test_options_of_the_next_step_do_not_disturb(tokenize):
+    [response] = tokenize.execute([prompt({"max_tokens": "16", "id": "7"}, text_input="The")])
+    assert value(response).size > 0
+
+
+@pytest.mark.parametrize("request_", [
+    prompt({"cancel": True}), prompt(sampling_parameters='{"cancel": true}'),
+    pb_utils.InferenceRequest({"cancel": np.array([[True]])}, outputs=["input_ids"]),
+])
+def test_a_cancel_needs_no_prompt(tokenize, request_):
+    assert value(tokenize.execute([request_])[0]).shape == (1, 1)
+
+
+def test_a_bug_fails_the_batch_without_telling_its_secrets(tokenize, monkeypatch, caplog):
+    def broken(prompts):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(tokenize._encoder, "encode_batch", broken)
+    responses = tokenize.execute([prompt(text_input="a"), prompt(text_input="b")])
+    assert ["internal error" in response.error().message() for response in responses] == [True] * 2
+    assert "secret" in caplog.text
+
+
+def test_a_chunk_is_its_span_of_the_windows_text(detokenize):
+    ids = TOKENIZER.encode("The cat sat").ids
+    responses = detokenize.execute([chunk(ids, (4, 7)), chunk([], (0, 0))])
+    assert [value(response).tolist() for response in responses] == [[[b"cat"]], [[b""]]]
+
+
+@pytest.mark.parametrize(("ids", "span", "message"), [
+    ([-1], (0, 0), "detokenize_ids: -1 "), ([5], (-1, 0), "detokenize_span: [-1, 0] "),
+    ([5], (1, 0), "detokenize_span: [1, 0] "), ([5], (0, 99), "detokenize_span: [0, 99] "),
+])
+def test_ids_and_spans_out_of_range_are_refused(detokenize, caplog, ids, span, message):
+    with caplog.at_level(logging.ERROR):
+        [response, other] = detokenize.execute([chunk(ids, span), chunk([], (0, 0))])
+    assert message in response.error().message()
+    assert not caplog.text
+    assert value(other).tolist() == [[b""]]
