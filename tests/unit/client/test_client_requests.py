@@ -63,6 +63,10 @@ def test_every_output_of_the_answer_is_asked_for_by_name():
     assert [output.name for output in request().outputs] == [tensor.name for tensor in ANSWER]
 
 
+def test_an_empty_final_response_is_asked_for():
+    assert request().parameters["triton_enable_empty_final_response"].bool_param
+
+
 def test_only_a_stream_asks_for_one():
     assert "stream" not in tensors(request())
     assert tensors(request(is_stream=True))["stream"] == [[True]]

@@ -312,6 +312,13 @@ def test_a_finished_answer_is_not_cancelled(api):
         assert triton.hung_up.empty()
 
 
+def test_a_refused_request_is_not_cancelled(api):
+    with serve(script_of(failure(NotFound("none").coded_message))) as triton:
+        with pytest.raises(NotFound):
+            api.call(triton.url, "generate", "Hi", model="text_generation")
+        assert len(triton.requests) == 1
+
+
 def test_a_cancel_asks_for_the_outputs_of_an_answer(api):
     with serve(script_of(empty_final())) as triton:
         api.call(triton.url, "cancel", "mine")
