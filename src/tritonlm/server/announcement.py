@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
-from tritonlm.server.launcher import Launch
 from tritonlm.server.repository import FRONT_END
 from tritonlm.server.tritonserver import TritonServer
 
@@ -14,19 +14,33 @@ PROMPT = "Once upon a time"
 MAX_TOKENS = 32
 
 
-def text(server: TritonServer, plan: Launch) -> str:
-    """The announcement of `server`, several lines."""
-    folder = Path(sys.executable).parent
-    body = f'{{"text_input": "{PROMPT}", "max_tokens": {MAX_TOKENS}, "stream": true}}'
+def text(server: TritonServer, model: str) -> str:
+    """The announcement of `server`, which serves `model`: several lines."""
+    curl, python, command = (shlex.join(words) for words in commands(server))
     return f"""
-ready: {plan.config.model}
+ready: {model}
   HTTP     {server.http_url}
   gRPC     {server.grpc_url}
   metrics  {server.metrics_url}
 
 Try it from another terminal:
-  curl -N {server.http_url}/v2/models/{FRONT_END}/generate_stream -d {shlex.quote(body)}
-  {folder / 'tritonlm'} generate {shlex.quote(PROMPT)}
+  {curl}
+  {python}
+  {command}
 
 Ctrl-C stops the server.
 """
+
+
+def commands(server: TritonServer) -> tuple[list[str], list[str], list[str]]:
+    """Three commands that generate text: with curl, the Python client, and `tritonlm`."""
+    folder = Path(sys.executable).parent
+    body = {"text_input": PROMPT, "max_tokens": MAX_TOKENS, "stream": True}
+    snippet = (f"from tritonlm_client import Client; "
+               f'print(Client("{server.grpc_url}").generate("{PROMPT}", max_tokens={MAX_TOKENS}))')
+    return (
+        ["curl", "-N", f"{server.http_url}/v2/models/{FRONT_END}/generate_stream",
+         "-d", json.dumps(body)],
+        [str(folder / "python"), "-c", snippet],
+        [str(folder / "tritonlm"), "generate", "--url", server.grpc_url, PROMPT],
+    )

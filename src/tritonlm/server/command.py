@@ -43,7 +43,7 @@ def _run(plan: launcher.Launch, console: Console) -> None:
     with (console.status("loading the models") as status,
           launcher.launch(plan, report) as server):
         status.stop()
-        print(announcement.text(server, plan), flush=True)
+        print(announcement.text(server, plan.config.model), flush=True)
         try:
             server.watch()
         except KeyboardInterrupt:

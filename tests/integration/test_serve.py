@@ -1,0 +1,207 @@
+"""`tritonlm serve` as a process: what it says, how it ends, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tritonlm.config import DEMO_CHECKPOINT
+from tritonlm.errors import StartFailure
+from tritonlm.server import preflight, processes, run_directory, runtime
+
+TRITONLM = str(Path(sys.executable).parent / "tritonlm")
+SMALL = ["--device", "cpu", "--kv-cache-gib", "0.1", "--front-ends", "1"]
+FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+END_TIMEOUT_S = 60
+PROMPT = {"text_input": "ROMEO:", "temperature": 0}
+
+
+class Serve:
+    """A `tritonlm serve`, its output read as it comes."""
+
+    def __init__(self, *options: str) -> None:
+        self._process = psutil.Popen([TRITONLM, "serve", *SMALL, *FREE_PORTS, *options],
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.pid = self._process.pid
+        self.output = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+
+    @property
+    def http_url(self) -> str:
+        return re.search(r"HTTP +(\S+)", self.output)[1]
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.output:
+            assert self.is_running, self.output
+            time.sleep(0.05)
+
+    def tritonserver(self) -> psutil.Process:
+        """The server's process, once it is there."""
+        while self.is_running:
+            for child in self._process.children():
+                if processes.RUN_DIR_VARIABLE in child.environ():
+                    return child
+            time.sleep(0.05)
+        raise AssertionError(self.output)
+
+    def run_dir(self) -> Path:
+        return Path(self.tritonserver().environ()[processes.RUN_DIR_VARIABLE])
+
+    def end(self, *signals: signal.Signals) -> int:
+        """Send `signals`, and give the exit code."""
+        for number in signals:
+            self._process.send_signal(number)
+            time.sleep(0.5)
+        code = self._process.wait(END_TIMEOUT_S)
+        self._reader.join(END_TIMEOUT_S)
+        return code
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self.output += line
+
+
+@pytest.fixture
+def serve():
+    """Start servers that are gone after the test, with what they may have left."""
+    started = []
+
+    def start(*options: str) -> Serve:
+        started.append(Serve(*options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.is_running:
+            server.end(signal.SIGINT, signal.SIGINT)
+
+
+def assert_nothing_is_left(run_dir: Path) -> None:
+    deadline_s = time.monotonic() + 15
+    while run_dir.exists() and time.monotonic() < deadline_s:  # a killed launcher does not wait
+        time.sleep(0.1)
+    assert not run_dir.exists()
+    assert processes.find(run_dir) == set()
+    prefix = run_directory.RunDirectory(run_dir, -1).shared_memory_prefix
+    assert not list(run_directory.SHARED_MEMORY.glob(f"{prefix}*"))
+
+
+def ask(url: str, **options) -> dict:
+    request = urllib.request.Request(f"{url}/v2/models/generate/generate",
+                                     json.dumps(PROMPT | options).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
+    monkeypatch.setenv("TRITONLM_DEFAULT_MAX_TOKENS", "3")
+    server = serve()
+    server.wait_for("Ctrl-C stops the server")
+    commands = re.search(r"Try it.*:\n((?:  .+\n)+)", server.output)[1].splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False,
+                              timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.strip()) > 10, shlex.quote(command)
+    assert ask(server.http_url)["num_output_tokens"] == 3, "the setting has not reached the model"
+    assert "TRITONLM_DEFAULT_MAX_TOKENS" not in server.tritonserver().environ()
+
+    run_dir = server.run_dir()
+    assert len(processes.find(run_dir)) > 4  # tritonserver, its models' processes, the engine
+    assert server.end(signal.SIGINT) == 0
+    assert server.output.endswith("tritonlm: stopping\ntritonlm: stopped\n")
+    assert "Traceback" not in server.output
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_long_request_does_not_hold_up_the_end(serve):
+    server = serve("--exit-timeout-s", "1")
+    server.wait_for("Ctrl-C stops the server")
+    body = PROMPT | {"max_tokens": 900, "ignore_eos": True, "stream": True}
+    with subprocess.Popen(["curl", "-sN", f"{server.http_url}/v2/models/generate/generate_stream",
+                           "-d", json.dumps(body)], stdout=subprocess.PIPE) as client:
+        client.stdout.readline()
+        run_dir, began_s = server.run_dir(), time.monotonic()
+        assert server.end(signal.SIGTERM) == 0
+        assert time.monotonic() - began_s < 20
+    assert_nothing_is_left(run_dir)
+
+
+def test_ctrl_c_while_loading_leaves_nothing(serve):
+    server = serve()
+    run_dir = server.run_dir()
+    assert server.end(signal.SIGINT) == 0
+    assert server.output.endswith("tritonlm: stopped\n")
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_killed_launcher_leaves_nothing(serve):
+    server = serve()
+    run_dir = server.run_dir()
+    while len(processes.find(run_dir)) < 3:  # the server is starting its models
+        time.sleep(0.05)
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    assert_nothing_is_left(run_dir)
+
+
+def test_the_end_of_tritonserver_is_told_with_the_log(serve):
+    server = serve()
+    run_dir, tritonserver = server.run_dir(), server.tritonserver()
+    while len(processes.find(run_dir)) < 3:
+        time.sleep(0.05)
+    tritonserver.kill()
+    assert server.end() == 1
+    told = re.search(r"^tritonlm: tritonserver ended with signal SIGKILL \(log: (.+)\)$",
+                     server.output, re.MULTILINE)
+    assert "loading: generate:1" in Path(told[1]).read_text()
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_failed_load_is_told_in_one_line_with_the_log(serve, tmp_path):
+    log = tmp_path / "log"
+    server = serve("--max-model-len", "1000000", "--log-file", str(log))
+    run_dir = server.run_dir()
+    assert server.end() == 1
+    *_, last = server.output.splitlines()
+    assert re.fullmatch(rf"tritonlm: model generate failed to load: max_model_len: 1000000 is not "
+                        rf"allowed; .+ \(log: {log}\)", last)
+    assert "failed to load 'generate'" in log.read_text()
+    assert "Traceback" not in server.output
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_broken_checkpoint_is_told_before_anything_starts(serve, tmp_path):
+    for file in DEMO_CHECKPOINT.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text("{")
+    server = serve("--model", str(tmp_path))
+    assert server.end() == 1
+    assert re.fullmatch(rf"tritonlm: model: '{tmp_path}' is not allowed; its config.json cannot be "
+                        r"read: .+\n", server.output)
+
+
+def test_a_stub_without_its_libpython_is_told_the_package():
+    found = runtime.find()
+    other = runtime.Runtime(found.binary, found.backends.with_name("3.8"), found.caches,
+                            found.libraries, found.version)
+    with pytest.raises(StartFailure, match=r"needs libpython3\.8\.so\.1\.0: apt-get install "
+                                           r"libpython3\.8 "):
+        preflight.check_libraries(other)
