@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -119,7 +118,7 @@ def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False,
                               timeout=60)
         assert done.returncode == 0, done.stderr
-        assert len(done.stdout.strip()) > 10, shlex.quote(command)
+        assert done.stdout.strip(), command
     assert ask(server.http_url)["num_output_tokens"] == 3, "the setting has not reached the model"
     assert "TRITONLM_DEFAULT_MAX_TOKENS" not in server.tritonserver().environ()
 

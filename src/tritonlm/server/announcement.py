@@ -37,7 +37,7 @@ def commands(server: TritonServer) -> tuple[list[str], list[str], list[str]]:
     folder = Path(sys.executable).parent
     body = {"text_input": PROMPT, "max_tokens": MAX_TOKENS, "stream": True}
     snippet = (f"from tritonlm_client import Client; "
-               f'print(Client("{server.grpc_url}").generate("{PROMPT}", max_tokens={MAX_TOKENS}))')
+               f'print(Client("{server.grpc_url}").generate("{PROMPT}", max_tokens={MAX_TOKENS}).text)')
     return (
         ["curl", "-N", f"{server.http_url}/v2/models/{FRONT_END}/generate_stream",
          "-d", json.dumps(body)],
