@@ -36,8 +36,8 @@ def commands(server: TritonServer) -> tuple[list[str], list[str], list[str]]:
     """Three commands that generate text: with curl, the Python client, and `tritonlm`."""
     folder = Path(sys.executable).parent
     body = {"text_input": PROMPT, "max_tokens": MAX_TOKENS, "stream": True}
-    snippet = (f"from tritonlm_client import Client; "
-               f'print(Client("{server.grpc_url}").generate("{PROMPT}", max_tokens={MAX_TOKENS}).text)')
+    answer = f'Client("{server.grpc_url}").generate("{PROMPT}", max_tokens={MAX_TOKENS})'
+    snippet = f"from tritonlm_client import Client; print({answer}.text)"
     return (
         ["curl", "-N", f"{server.http_url}/v2/models/{FRONT_END}/generate_stream",
          "-d", json.dumps(body)],
