@@ -5,6 +5,7 @@ Only the standard library, and what Python 3.7 can read, so that an old one can 
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -18,6 +19,8 @@ MIN_PYTHON, MAX_PYTHON = (3, 10), (3, 13)
 MIN_GLIBC = (2, 35)
 FIRST_PYTHON_WITHOUT_NUMPY_WHEEL = (3, 13)
 """numpy 1.26 has wheels for older ones only."""
+FIRST_PYTHON_WITH_BUNDLED_LIBRARY = (3, 13)
+"""For this one tritonserver's wheel brings libpython along."""
 
 
 def platform_problem(system: str = sys.platform, machine: str = "") -> str | None:
@@ -64,6 +67,15 @@ def numpy_problem() -> str | None:
             "or use make serve PYTHON=python3.12")
 
 
+def libpython_problem() -> str | None:
+    """Why tritonserver cannot run models with this Python, as far as can be told without it."""
+    name = f"libpython{_version()}.so.1.0"
+    own = Path(sysconfig.get_config_var("LIBDIR") or "") / name
+    if sys.version_info[:2] >= FIRST_PYTHON_WITH_BUNDLED_LIBRARY or own.exists() or _loads(name):
+        return None
+    return f"tritonserver runs models with {name}: apt-get install libpython{_version()}"
+
+
 def mixed_python_problem(venv: Path) -> str | None:
     """Why `venv`, made earlier, is not the one that this Python would make."""
     if (venv / "lib" / f"python{_version()}").is_dir():
@@ -77,11 +89,20 @@ def find_problems(venv: Path) -> Iterator[str | None]:
     yield platform_problem()
     yield python_problem()
     yield glibc_problem()
+    yield libpython_problem()
     if venv.exists():
         yield mixed_python_problem(venv)
     else:
         yield venv_problem()
         yield numpy_problem()
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _libc() -> str:

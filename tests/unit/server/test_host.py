@@ -47,6 +47,14 @@ def test_a_python_without_numpy_wheel_needs_a_compiler(monkeypatch, tmp_path):
     assert "apt-get install build-essential" in host.numpy_problem()
 
 
+def test_a_missing_libpython_is_named_with_its_package(monkeypatch):
+    assert host.libpython_problem() is None
+    monkeypatch.setattr(host, "FIRST_PYTHON_WITH_BUNDLED_LIBRARY", (4, 0))
+    monkeypatch.setattr(host.sys, "version_info", (3, 9))
+    assert host.libpython_problem() == (
+        "tritonserver runs models with libpython3.9.so.1.0: apt-get install libpython3.9")
+
+
 def run_as_script(venv):
     return subprocess.run([sys.executable, "-I", host.__file__, str(venv)], capture_output=True,
                           text=True, check=False)
