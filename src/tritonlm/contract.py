@@ -123,10 +123,9 @@ DETOKENIZE_IDS = Tensor("detokenize_ids", "INT32", (-1,))
 DETOKENIZE_SPAN = Tensor("detokenize_span", "INT32", (2,))
 """First and last + 1 character of the chunk in the text of `detokenize_ids`."""
 
-CANCEL = Tensor("cancel", "BOOL", is_optional=True)
 MODELS = {
-    "tokenize": Model((*PROMPT[:2], CANCEL, SAMPLING_PARAMETERS),
-                      (Tensor("input_ids", "INT32", (-1,)),)),
+    # It checks the options too: what generate would refuse is refused before anything is computed.
+    "tokenize": Model((*PROMPT[:2], *OPTION_TENSORS), (Tensor("input_ids", "INT32", (-1,)),)),
     "generate": Model((*PROMPT, *OPTION_TENSORS), (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN), True),
     "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN), ANSWER[:1]),
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),
@@ -168,32 +167,19 @@ def parse_options(
     `tensors` may hold prompt tensors too; `parameters` are Triton's request parameters, and
     `triton_id` its request id, which stands in for a `request_id` that is not given.
     """
-    values = {"request_id": triton_id} | _given_values(tensors, parameters)
-    options = Options(**{name: _parse(name, value) for name, value in values.items()})
-    if options.cancel and not options.request_id:
-        raise InvalidArgument("request_id", "", "cancel needs the id of a running request")
-    return options
-
-
-def parse_cancel(tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]) -> bool:
-    """Whether a request cancels another one and so needs no prompt; raises `InvalidArgument`."""
-    return bool(_parse("cancel", _given_values(tensors, parameters).get("cancel", False)))
-
-
-def _given_values(
-    tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values of the options that are given, not yet checked."""
     parameters = {k: v for k, v in parameters.items() if k not in TRITON_PARAMETERS}
     prompt_names = {tensor.name for tensor in PROMPT}
     given_tensors = {name: _tensor_value(name, values) for name, values in tensors.items()
                      if name not in prompt_names}
     json_text = parameters.pop(SAMPLING_PARAMETERS.name, "{}")
     json_text = given_tensors.pop(SAMPLING_PARAMETERS.name, json_text)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"request_id": triton_id}
     for source in (_json_options(json_text), parameters, given_tensors):
         values |= _canonical(source)
-    return values
+    options = Options(**{name: _parse(name, value) for name, value in values.items()})
+    if options.cancel and not options.request_id:
+        raise InvalidArgument("request_id", "", "cancel needs the id of a running request")
+    return options
 
 
 def _canonical(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from tritonlm.contract import (
     OPTIONS,
     Options,
     Prompt,
-    parse_cancel,
     parse_options,
     parse_prompt,
 )
@@ -168,10 +167,10 @@ def test_a_cancel_needs_an_id():
 
 def test_a_cancel_is_seen_in_every_source():
     json_text = np.array([[b'{"cancel": true}']], np.object_)
-    assert parse_cancel({"cancel": np.array([[True]])}, {})
-    assert parse_cancel({}, {"cancel": "true", "max_tokens": 5})
-    assert parse_cancel({"sampling_parameters": json_text}, {})
-    assert not parse_cancel({"text_input": np.array([[b"Hi"]], np.object_)}, {"max_tokens": 5})
+    assert parse_options({"cancel": np.array([[True]])}, {}, "r1").cancel
+    assert parse_options({}, {"cancel": "true", "max_tokens": 5}, "r1").cancel
+    assert parse_options({"sampling_parameters": json_text}, {}, "r1").cancel
+    assert not parse_options({}, {"max_tokens": 5}, "r1").cancel
 
 
 def prompt_of(**prompts):

@@ -15,7 +15,7 @@ from tritonlm.backend.tensors import (
     request_tensors,
 )
 from tritonlm.config import ModelConfig
-from tritonlm.contract import MODELS, Prompt, parse_cancel, parse_prompt
+from tritonlm.contract import MODELS, Prompt, parse_options, parse_prompt
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.text.encoding import Encoder
 
@@ -54,8 +54,8 @@ class Tokenize:
 def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | InvalidArgument:
     tensors = request_tensors(request)
     try:
-        is_cancel = parse_cancel(tensors, request_parameters(request))
-        return NO_PROMPT if is_cancel else parse_prompt(tensors)
+        options = parse_options(tensors, request_parameters(request), request.request_id())
+        return NO_PROMPT if options.cancel else parse_prompt(tensors)
     except InvalidArgument as error:
         return error
 

@@ -82,14 +82,19 @@ def test_ids_are_of_shape_1_n_and_int32(tokenize):
     assert ids.dtype == np.int32
 
 
-def test_options_of_the_next_step_do_not_disturb(tokenize):
-    [response] = tokenize.execute([prompt({"max_tokens": "16", "id": "7"}, text_input="The")])
-    assert value(response).size > 0
+def test_options_of_the_next_step_are_checked_already(tokenize):
+    good, bad, unknown = tokenize.execute([
+        prompt({"max_tokens": "16", "id": "7"}, text_input="The"),
+        prompt({"max_tokens": 0}, text_input="The"), prompt({"max": 1}, text_input="The")])
+    assert value(good).size > 0
+    assert "max_tokens: 0 is not allowed" in bad.error().message()
+    assert "max: 1 is not allowed; unknown" in unknown.error().message()
 
 
 @pytest.mark.parametrize("request_", [
-    prompt({"cancel": True}), prompt(sampling_parameters='{"cancel": true}'),
-    pb_utils.InferenceRequest({"cancel": np.array([[True]])}, outputs=["input_ids"]),
+    prompt({"cancel": True, "request_id": "a"}),
+    prompt(sampling_parameters='{"cancel": true, "request_id": "a"}'),
+    pb_utils.InferenceRequest({"cancel": np.array([[True]])}, None, ["input_ids"], "a"),
 ])
 def test_a_cancel_needs_no_prompt(tokenize, request_):
     assert value(tokenize.execute([request_])[0]).shape == (1, 1)
