@@ -59,9 +59,32 @@ def _paged_attention(
     if extra:
         raise UnsupportedAttention(f"{type(module).__name__} passes {extra[0]} to its attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = _current[-1](layer, query[0].transpose(0, 1), key[0].transpose(0, 1),
-                       value[0].transpose(0, 1), scale, sliding_window, softcap)
+    # A compiler is not to look into the step's attention: the next step has another one.
+    call = _attend if torch.compiler.is_compiling() else _attend_now
+    out = call(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), layer,
+               scale, sliding_window, softcap)
     return out[None], None
+
+
+def _attend_now(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int, scale: float,
+    window: int | None, softcap: float | None,
+) -> torch.Tensor:
+    return _current[-1](layer, query, key, value, scale, window, softcap)
+
+
+_attend = torch.library.custom_op(
+    "tritonlm::attend", _attend_now, mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor value, int layer, float scale, int? window, "
+           "float? softcap) -> Tensor")
+
+
+@_attend.register_fake
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer: int, scale: float,
+    window: int | None, softcap: float | None,
+) -> torch.Tensor:
+    return query.new_empty(*query.shape[:2], value.shape[2])
 
 
 AttentionInterface.register(ATTENTION_NAME, _paged_attention)
