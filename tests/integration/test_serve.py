@@ -173,6 +173,19 @@ def test_the_end_of_tritonserver_is_told_with_the_log(serve):
     assert_nothing_is_left(run_dir)
 
 
+def test_the_end_of_a_models_process_is_told(serve):
+    server = serve()
+    server.wait_for("Ctrl-C stops the server")
+    run_dir = server.run_dir()
+    [stub] = [child for child in server.tritonserver().children()
+              if "/detokenize/" in child.cmdline()[1]]
+    stub.kill()
+    assert server.end() == 1
+    assert re.search(r"^tritonlm: a process of model detokenize has ended \(log: .+\)$",
+                     server.output, re.MULTILINE)
+    assert_nothing_is_left(run_dir)
+
+
 def test_a_failed_load_is_told_in_one_line_with_the_log(serve, tmp_path):
     log = tmp_path / "log"
     server = serve("--max-model-len", "1000000", "--log-file", str(log))

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from tritonlm.errors import StartFailure
 from tritonlm.server import log
 from tritonlm.server.repository import FRONT_END
@@ -32,6 +34,7 @@ class TritonServer:
         self.run_dir, self.log_path = run_dir, log_path
         self._process, self._settings, self._report = process, settings, report
         self._log = log.Log(log_path)
+        self._stubs: dict[psutil.Process, str] = {}
 
     @property
     def pid(self) -> int:
@@ -68,12 +71,20 @@ class TritonServer:
             time.sleep(POLL_INTERVAL_S)
         self._probe()
         self._show_log()
+        self._stubs = {stub: _model_of(stub) for stub in psutil.Process(self.pid).children()}
 
     def watch(self) -> None:
-        """Show what the server has to say until it ends; raises `StartFailure` then."""
+        """Show what the server has to say until it, or a model's process, ends.
+
+        Raises `StartFailure` then: tritonserver starts no model's process again, and reports itself
+        as ready without it.
+        """
         while True:
             self._show_log()
             self._check_alive()
+            for stub, model in self._stubs.items():
+                if _has_ended(stub):
+                    raise StartFailure(f"a process of model {model} has ended")
             time.sleep(POLL_INTERVAL_S)
 
     def stop(self) -> None:
@@ -128,3 +139,15 @@ class TritonServer:
             return response.status, response.read().decode(errors="replace")
         finally:
             connection.close()
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _model_of(stub: psutil.Process) -> str:
+    """The model that a stub runs; its first argument is `.../NAME/1/model.py`."""
+    return Path(stub.cmdline()[1]).parts[-3]
