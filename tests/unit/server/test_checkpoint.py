@@ -1,7 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from model_hub import NAME, model_hub
 from safetensors.numpy import save_file
 
 from tritonlm.errors import InvalidArgument
@@ -102,6 +106,39 @@ def test_a_missing_shard_is_named(folder):
 def test_a_missing_tokenizer_is_named(folder):
     (folder / "tokenizer.json").unlink()
     assert "it has no tokenizer" in refusal(folder)
+
+
+def resolve_from_hub(name, address, cache, **environ):
+    """What a process with this hub and cache makes of `name`."""
+    code = f"from tritonlm.server import checkpoint; print(checkpoint.resolve({name!r}, None))"
+    environ = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache)} | environ
+    return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True,
+                          text=True, check=False)
+
+
+def test_of_a_hub_model_only_what_is_needed_is_fetched_and_once(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    (folder / "pytorch_model.bin").write_text("the same weights")
+    with model_hub(folder) as (address, fetched):
+        for environ in ({}, {}, {"HF_HUB_OFFLINE": "1"}):
+            found = resolve_from_hub(NAME, address, cache, **environ).stdout.strip()
+            assert found.startswith(str(cache))
+    assert sorted(fetched) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_of_another_kind_of_hub_model_no_weights_are_fetched(folder, tmp_path_factory):
+    write_config(folder, architectures=["BertForMaskedLM"], model_type="bert")
+    with model_hub(folder) as (address, fetched):
+        done = resolve_from_hub(NAME, address, tmp_path_factory.mktemp("cache"))
+    assert done.stderr.strip().endswith(f"model: '{NAME}' is not allowed; it is a BertForMaskedLM, "
+                                        "not a causal language model")
+    assert fetched == ["config.json"]
+
+
+def test_a_model_that_the_hub_has_not_is_named(folder, tmp_path_factory):
+    with model_hub(folder) as (address, _):
+        done = resolve_from_hub("me/none", address, tmp_path_factory.mktemp("cache"))
+    assert "model: 'me/none' is not allowed; there is no such folder, and the hub" in done.stderr
 
 
 def test_a_hub_that_is_not_reached_is_one_line(monkeypatch):
