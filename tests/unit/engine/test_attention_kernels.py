@@ -1,0 +1,359 @@
+"""The kernels against attention in float64 on unpaged keys and values.
+
+They run on the GPU if there is one, else in Triton's interpreter, with shorter contexts.
+Memory is full of NaN wherever nothing has been written: in the cache, in outputs, in scratch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tritonlm.engine.attention.reference import attend
+
+pytest.importorskip("triton")
+
+from tritonlm.engine.attention.cache_write import write_cache
+from tritonlm.engine.attention.decode import DecodeTuning, decode, decode_attention
+from tritonlm.engine.attention.prefill import PrefillTuning, prefill, prefill_attention
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
+LENGTH_FACTOR = 30 if ON_GPU else 1
+MOST_ERROR = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+NO_BLOCK = 2**30
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Shapes and options of one attention layer."""
+
+    heads: int
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    block_size: int = 16
+    window: int | None = None
+    softcap: float | None = None
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def scale(self) -> float:
+        return self.key_dim**-0.5
+
+    @property
+    def options(self) -> tuple[float, int | None, float | None]:
+        return self.scale, self.window, self.softcap
+
+
+SHAPES = {
+    "one head": (1, 1, 16, 16, 16),
+    "a KV head each": (4, 4, 64, 64, 16),
+    "two heads share": (4, 2, 128, 128, 64),
+    "three heads share": (6, 2, 96, 64, 16),
+    "eight heads share": (8, 1, 80, 80, 64),
+    "wide": (2, 1, 256, 256, 16),
+}
+VARIANTS = {
+    "plain": {},
+    "window": {"window": 24},
+    "softcap": {"softcap": 1.5},
+    "window, softcap": {"window": 70, "softcap": 1.5},
+    "float16": {"dtype": torch.float16},
+}
+if ON_GPU:  # the interpreter multiplies bfloat16 as if it were integers
+    VARIANTS["bfloat16"] = {"dtype": torch.bfloat16}
+LAYERS = [pytest.param(Layer(*shape, **variant), id=f"{name}, {variant_name}")
+          for (name, shape), (variant_name, variant) in itertools.product(
+              SHAPES.items(), VARIANTS.items())]
+HALF_LAYER = Layer(4, 2, 64, 64, dtype=torch.bfloat16 if ON_GPU else torch.float16)
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
+"""In rows that are not stored; only the interpreter, which runs on numpy, has warnings."""
+
+
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def fresh_numbers() -> None:
+    print("seed", torch.seed())
+
+
+class PagedCache:
+    """A cache with the keys and values of some requests, in blocks strewn over it."""
+
+    def __init__(self, layer: Layer, context_lens: list[int], is_heads_first: bool = False) -> None:
+        self.layer, self.context_lens = layer, context_lens
+        num_blocks = [-(-length // layer.block_size) for length in context_lens]
+        self.keys = self._empty(sum(num_blocks) + 3, layer.key_dim, is_heads_first)
+        self.values = self._empty(sum(num_blocks) + 3, layer.value_dim, is_heads_first)
+        self.contents = [(random(length, layer.kv_heads, layer.key_dim, dtype=layer.dtype),
+                          random(length, layer.kv_heads, layer.value_dim, dtype=layer.dtype))
+                         for length in context_lens]
+        self.block_tables = torch.full((len(context_lens), max(num_blocks) + 2), NO_BLOCK,
+                                       dtype=torch.int32, device=DEVICE)
+        blocks = torch.randperm(self.keys.shape[0], device=DEVICE)
+        for row, mine in enumerate(blocks[:sum(num_blocks)].split(num_blocks)):
+            self.block_tables[row, : len(mine)] = mine
+            slots = self.slots(row)
+            self.keys[slots // layer.block_size, slots % layer.block_size] = self.contents[row][0]
+            self.values[slots // layer.block_size, slots % layer.block_size] = self.contents[row][1]
+
+    def _empty(self, num_blocks: int, dim: int, is_heads_first: bool) -> torch.Tensor:
+        shape = [num_blocks, self.layer.block_size, self.layer.kv_heads, dim]
+        if is_heads_first:
+            shape[1:3] = shape[2:0:-1]
+        cache = torch.full(shape, torch.nan, dtype=self.layer.dtype, device=DEVICE)
+        return cache.transpose(1, 2) if is_heads_first else cache
+
+    def slots(self, row: int) -> torch.Tensor:
+        places = torch.arange(self.context_lens[row], device=DEVICE)
+        size = self.layer.block_size
+        return self.block_tables[row, places // size].long() * size + places % size
+
+    @property
+    def device_context_lens(self) -> torch.Tensor:
+        return torch.tensor(self.context_lens, dtype=torch.int32, device=DEVICE)
+
+    def expected(self, query: torch.Tensor, num_queries: list[int]) -> torch.Tensor:
+        """What the last tokens of each request should get, in float64."""
+        return torch.cat([
+            self._expected_row(row, mine)
+            for row, mine in enumerate(query.double().split(num_queries))])
+
+    def _expected_row(self, row: int, query: torch.Tensor) -> torch.Tensor:
+        layer, (keys, values) = self.layer, self.contents[row]
+        if not len(keys):
+            return query.new_zeros(*query.shape[:2], layer.value_dim)
+        behind = (torch.arange(len(keys) - len(query), len(keys), device=DEVICE)[:, None]
+                  - torch.arange(len(keys), device=DEVICE))
+        mask = (behind >= 0) & (behind < (layer.window or len(keys)))
+        return attend(query[None], keys[None].double(), values[None].double(), mask[None],
+                      layer.scale, layer.softcap)[0]
+
+
+def random(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE).to(dtype)
+
+
+def random_queries(layer: Layer, num_tokens: int) -> torch.Tensor:
+    """[num_tokens, heads, key dim], a view of a wider tensor."""
+    fused = random(num_tokens, (layer.heads + 3) * layer.key_dim, dtype=layer.dtype)
+    return fused[:, layer.key_dim:][:, : layer.heads * layer.key_dim].unflatten(
+        1, (layer.heads, layer.key_dim))
+
+
+def new_arrivals(cache: PagedCache) -> torch.Tensor:
+    return torch.zeros(len(cache.context_lens) * cache.layer.kv_heads, dtype=torch.int32,
+                       device=DEVICE)
+
+
+def starts(lengths: list[int]) -> torch.Tensor:
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=DEVICE)
+
+
+def run_decode(cache: PagedCache, query: torch.Tensor) -> torch.Tensor:
+    arrivals = new_arrivals(cache)
+    out = decode_attention(query, cache.keys, cache.values, cache.block_tables,
+                           cache.device_context_lens, arrivals, *cache.layer.options)
+    assert not arrivals.any()
+    return out
+
+
+def run_prefill(cache: PagedCache, query: torch.Tensor, num_queries: list[int]) -> torch.Tensor:
+    return prefill_attention(query, cache.keys, cache.values, cache.block_tables,
+                             starts(num_queries), cache.device_context_lens, *cache.layer.options)
+
+
+def assert_close(out: torch.Tensor, expected: torch.Tensor) -> None:
+    error = (out.double() - expected).norm() / expected.norm()
+    assert error < MOST_ERROR[out.dtype]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_decode(layer: Layer) -> None:
+    cache = PagedCache(layer, [1, 16 * LENGTH_FACTOR, 17 * LENGTH_FACTOR, 0, 83 * LENGTH_FACTOR])
+    query = random_queries(layer, 5)
+    assert_close(run_decode(cache, query), cache.expected(query, [1] * 5))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_prefill(layer: Layer) -> None:
+    num_queries = [1, 37, 16 * LENGTH_FACTOR, 1]
+    cache = PagedCache(layer, [1, 37, 50 * LENGTH_FACTOR, 33])
+    query = random_queries(layer, sum(num_queries))
+    assert_close(run_prefill(cache, query, num_queries), cache.expected(query, num_queries))
+
+
+@pytest.mark.parametrize("num_requests", [1, 33])
+def test_decode_batch_sizes(num_requests: int) -> None:
+    cache = PagedCache(HALF_LAYER, [(7 * row + 3) % 61 for row in range(num_requests)])
+    query = random_queries(HALF_LAYER, num_requests)
+    assert_close(run_decode(cache, query), cache.expected(query, [1] * num_requests))
+
+
+def test_a_long_context_among_short_ones_is_split() -> None:
+    cache = PagedCache(HALF_LAYER, [5, 700 * LENGTH_FACTOR, 3, 1])
+    query = random_queries(HALF_LAYER, 4)
+    assert_close(run_decode(cache, query), cache.expected(query, [1] * 4))
+
+
+@pytest.mark.parametrize("tile", [16, 32])
+@pytest.mark.parametrize("programs_per_processor", [1, 2, 64])
+def test_decode_is_the_same_however_it_is_cut(tile: int, programs_per_processor: int) -> None:
+    layer = Layer(8, 2, 32, 32, window=150)
+    cache = PagedCache(layer, [200, 0, 31])
+    query = random_queries(layer, 3)
+    arrivals = new_arrivals(cache)
+    tuning = DecodeTuning(tile, 4, 2, programs_per_processor)
+    for _ in range(2):
+        out = decode(query, cache.keys, cache.values, cache.block_tables,
+                     cache.device_context_lens, arrivals, *layer.options, tuning)
+        assert_close(out, cache.expected(query, [1] * 3))
+
+
+@pytest.mark.parametrize("tile", [16, 64])
+@pytest.mark.parametrize("rows", [16, 32])
+def test_prefill_is_the_same_however_it_is_cut(rows: int, tile: int) -> None:
+    layer = Layer(6, 2, 32, 32, window=40)
+    cache = PagedCache(layer, [90, 20, 64])
+    num_queries = [33, 20, 7]
+    query = random_queries(layer, 60)
+    out = prefill(query, cache.keys, cache.values, cache.block_tables, starts(num_queries),
+                  cache.device_context_lens, *layer.options, PrefillTuning(rows, tile, 4, 2))
+    assert_close(out, cache.expected(query, num_queries))
+
+
+def test_prefill_starts_at_any_place_of_a_tile() -> None:
+    layer = Layer(2, 1, 16, 16)
+    context_lens = list(range(2, 36))
+    num_queries = [2] * len(context_lens)
+    cache = PagedCache(layer, context_lens)
+    query = random_queries(layer, sum(num_queries))
+    out = prefill(query, cache.keys, cache.values, cache.block_tables, starts(num_queries),
+                  cache.device_context_lens, *layer.options, PrefillTuning(16, 16, 4, 2))
+    assert_close(out, cache.expected(query, num_queries))
+
+
+def test_prefill_leaves_out_requests_and_tokens_of_padding() -> None:
+    cache = PagedCache(HALF_LAYER, [20, 9, 0, 0])
+    num_queries = [20, 4, 0, 0]
+    query = random_queries(HALF_LAYER, 40)
+    out = run_prefill(cache, query, num_queries)
+    assert_close(out[:24], cache.expected(query[:24], num_queries))
+    assert out[24:].isnan().all()
+
+
+def test_a_cache_with_heads_first() -> None:
+    layer = Layer(4, 2, 64, 64)
+    cache = PagedCache(layer, [70, 18], is_heads_first=True)
+    query = random_queries(layer, 12)
+    assert_close(run_prefill(cache, query, [10, 2]), cache.expected(query, [10, 2]))
+    assert_close(run_decode(cache, query[:2]), cache.expected(query[:2], [1, 1]))
+
+
+@pytest.mark.parametrize("is_heads_first", [False, True])
+@pytest.mark.parametrize("dims", [(64, 64), (80, 24)])
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+def test_write_cache(dims: tuple[int, int], is_heads_first: bool, index_dtype: torch.dtype) -> None:
+    layer = Layer(4, 3, *dims, dtype=torch.float16)
+    cache = PagedCache(layer, [20], is_heads_first)
+    before = cache.keys.clone(), cache.values.clone()
+    fused = random(5, layer.kv_heads, sum(dims) + 8, dtype=layer.dtype)
+    new_keys, new_values = fused[..., : dims[0]], fused[..., 8 + dims[0]:]
+    slots = torch.tensor([40, -1, 0, 17, -1], dtype=index_dtype, device=DEVICE)
+
+    write_cache(cache.keys, cache.values, slots, new_keys, new_values)
+
+    for written, old, new in zip((cache.keys, cache.values), before, (new_keys, new_values),
+                                 strict=True):
+        for token in (0, 2, 3):
+            block, place = divmod(int(slots[token]), layer.block_size)
+            old[block, place] = new[token]
+        assert torch.equal(written.nan_to_num(9.5), old.nan_to_num(9.5))
+
+
+def test_write_cache_takes_transposed_tokens() -> None:
+    layer = Layer(2, 2, 16, 16)
+    cache = PagedCache(layer, [16])
+    new = random(2, 16, 3, dtype=layer.dtype).permute(2, 0, 1)
+    write_cache(cache.keys, cache.values, torch.arange(3, device=DEVICE), new, new + 1)
+    assert torch.equal(cache.keys[0, :3], new)
+    assert torch.equal(cache.values[0, :3], new + 1)
+
+
+def _step(
+    query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
+    values: torch.Tensor, slots: torch.Tensor, block_tables: torch.Tensor,
+    query_starts: torch.Tensor, context_lens: torch.Tensor, arrivals: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One query per request, through both kernels."""
+    write_cache(keys, values, slots, new_keys * 2, new_values * 2)
+    return (decode_attention(query + 1, keys, values, block_tables, context_lens, arrivals, 0.1),
+            prefill_attention(query + 1, keys, values, block_tables, query_starts, context_lens,
+                              0.1))
+
+
+def _step_arguments(cache: PagedCache) -> tuple[torch.Tensor, ...]:
+    """Each request's last key and value are written anew."""
+    layer, num_requests = cache.layer, len(cache.context_lens)
+    slots = torch.stack([cache.slots(row)[-1] for row in range(num_requests)])
+    return (random_queries(layer, num_requests),
+            *(random(num_requests, layer.kv_heads, dim, dtype=layer.dtype)
+              for dim in (layer.key_dim, layer.value_dim)),
+            cache.keys, cache.values, slots, cache.block_tables, starts([1] * num_requests),
+            cache.device_context_lens, new_arrivals(cache))
+
+
+def test_compiled_in_one_piece_it_still_writes_in_place() -> None:
+    cache = PagedCache(HALF_LAYER, [40, 17, 3])
+    arguments = _step_arguments(cache)
+    expected = _step(*arguments)
+    for row in range(3):
+        cache.keys[cache.slots(row)[-1] // 16, cache.slots(row)[-1] % 16] = torch.nan
+    compiled = torch.compile(_step, fullgraph=True, backend="inductor" if ON_GPU else "aot_eager")
+    for out, right in zip(compiled(*arguments), expected, strict=True):
+        assert torch.equal(out, right)
+
+
+@pytest.mark.parametrize("operator", [write_cache, decode_attention, prefill_attention])
+def test_fake_tensors_and_schemas_are_true(operator: torch.library.CustomOpDef) -> None:
+    layer = Layer(4, 2, 32, 16)
+    cache = PagedCache(layer, [20, 5])
+    query = random_queries(layer, 2)
+    arguments = {
+        write_cache: (cache.keys, cache.values, torch.tensor([3, 40], device=DEVICE),
+                      *(random(2, 2, dim, dtype=layer.dtype) for dim in (32, 16))),
+        decode_attention: (query, cache.keys, cache.values, cache.block_tables,
+                           cache.device_context_lens, new_arrivals(cache), 0.1),
+        prefill_attention: (query, cache.keys, cache.values, cache.block_tables, starts([1, 1]),
+                            cache.device_context_lens, 0.1),
+    }[operator]
+    torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CUDA graph needs a GPU")
+def test_a_captured_step_suits_any_lengths() -> None:
+    cache = PagedCache(HALF_LAYER, [900, 17, 640, 64])
+    arguments = _step_arguments(cache)
+    context_lens = arguments[8]
+    full = context_lens.clone()
+    context_lens.fill_(1)
+    _step(*arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = _step(*arguments)
+    for lengths in (full, full // 2, torch.zeros_like(full), full):
+        context_lens.copy_(lengths)
+        graph.replay()
+        for out, right in zip(captured, _step(*arguments), strict=True):
+            assert torch.equal(out[lengths > 0], right[lengths > 0])
