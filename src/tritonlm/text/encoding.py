@@ -13,9 +13,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.contract import Prompt
 from tritonlm.errors import InvalidArgument
 from tritonlm.text.stream import Ids, TextStream
-
-BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
-"""What every vocabulary with byte fallback calls the tokens of single bytes."""
+from tritonlm.text.tokens import BYTE_TOKENS, TokenTexts
 
 
 class Encoder:
@@ -29,9 +27,11 @@ class Encoder:
         self._tokenize([""], add_special_tokens=True)
         vocab = self._tokenizer.get_vocab()
         added = self._tokenizer.added_tokens_decoder.items()
-        self._byte_ids = frozenset(vocab[token] for token in BYTE_TOKENS & vocab.keys())
+        self._byte_ids = frozenset(vocab[token] for token in BYTE_TOKENS.keys() & vocab.keys())
         self._special_ids = frozenset(i for i, token in added
                                       if token.special and not self.decode([i]))
+        anchor = self._tokenizer.encode("a", add_special_tokens=False)
+        self.token_texts = TokenTexts(self._tokenizer.convert_ids_to_tokens, self.decode, anchor)
 
     def encode(self, prompt: Prompt) -> NDArray[np.int32]:
         """Token ids [n], n > 0, of a prompt; raises `InvalidArgument`.
@@ -70,11 +70,26 @@ class Encoder:
         return text
 
     def open_stream(
-        self, stop: Sequence[str] = (), include_stop: bool = False, prompt_ids: Ids = ()
+        self, stop: Sequence[str] = (), include_stop: bool = False, prompt_ids: Ids = (),
+        num_early_ids: int = 0,
     ) -> TextStream:
         """A stream of the text of ids that are yet to come; see `TextStream`."""
         return TextStream(self.decode, stop, include_stop, byte_ids=self._byte_ids,
-                          special_ids=self._special_ids, prompt_ids=prompt_ids)
+                          special_ids=self._special_ids, prompt_ids=prompt_ids,
+                          num_early_ids=num_early_ids)
+
+    def spellings(self, text: str) -> tuple[tuple[int, ...], ...]:
+        """How the tokenizer spells `text` inside other text, after a space and without one."""
+        bare = text.lstrip(" ") or text
+        spelled = (tuple(self._inner_ids(variant)) for variant in (" " + bare, bare))
+        return tuple(dict.fromkeys(ids for ids in spelled if ids))
+
+    def _inner_ids(self, text: str) -> list[int]:
+        """The ids of `text` when it does not come first: then it may get a space of its own."""
+        alone, before, both = self._tokenize([text, "\n", "\n" + text], add_special_tokens=False)
+        is_apart = np.array_equal(both[: before.size], before)
+        ids: list[int] = (both[before.size :] if is_apart else alone).tolist()
+        return ids
 
     def _text(self, prompt: Prompt) -> str:
         if prompt.text is not None:

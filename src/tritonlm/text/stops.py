@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def find_stop(text: str, stops: Sequence[str]) -> tuple[int, int] | None:
-    """Start and end of the first stop text in `text`, the shorter one where two start alike."""
-    starts = ((text.find(stop), stop) for stop in stops)
+def find_stop(text: str, stops: Sequence[str], min_end: int = 0) -> tuple[int, int] | None:
+    """Start and end of the first stop text in `text`, the shorter one where two start alike.
+
+    Those that end at `min_end` or before do not count.
+    """
+    starts = ((text.find(stop, max(min_end - len(stop) + 1, 0)), stop) for stop in stops)
     return min(((start, start + len(stop)) for start, stop in starts if start >= 0), default=None)
 
 

@@ -44,7 +44,8 @@ class TextStream:
     ids are spread over the pushes. `stop` has no empty texts. `byte_ids` are the tokens of single
     bytes of a vocabulary with byte fallback, `special_ids` those that `decode` leaves out;
     `Encoder.open_stream` knows both. The text of `prompt_ids` comes before all else, and may hold
-    stop texts.
+    stop texts. So may that of the first `num_early_ids` pushed ids: a stop text counts if it ends
+    after them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TextStream:
         byte_ids: Container[int] = (),
         special_ids: Container[int] = (),
         prompt_ids: Ids = (),
+        num_early_ids: int = 0,
     ) -> None:
         self._decode = decode
         self._stop = stop
@@ -68,12 +70,15 @@ class TextStream:
         """Byte tokens at the end that have to wait."""
         self._window, self._pending = self._settle(_as_list(prompt_ids))
         self._prompt_end = len(_certain(decode(self._window)))
+        self._num_early_ids = num_early_ids
+        self._early_end = 0
 
     def push(self, ids: Ids, is_final: bool) -> Chunk:
         """Take the next ids, any number of them; a final push delivers all that was held back."""
         if self._is_stopped:
             return Chunk("", np.empty(0, np.int32), (0, 0), True, 0)
         values = _as_list(ids)
+        self._pass_early(values[: self._num_early_ids])
         settled, pending = self._settle(values, is_final)
         text = self._decode([*self._window, *settled])
         end, self._is_stopped = self._find_end(text if is_final else _certain(text), is_final)
@@ -97,6 +102,17 @@ class TextStream:
             end -= 1
         return visible[:end], visible[end:]
 
+    def _pass_early(self, ids: Sequence[int]) -> None:
+        """Note where the text of `ids`, which are early, ends; half a character does not count."""
+        if not ids:
+            return
+        settled, pending = self._settle(ids)
+        text = self._decode([*self._window, *settled, *pending])
+        if text.endswith(REPLACEMENT):
+            text = _certain(self._decode([*self._window, *settled]))
+        self._early_end = len(text)
+        self._num_early_ids -= len(ids)
+
     def _find_end(self, text: str, is_final: bool) -> tuple[int, bool]:
         """Where in the window's certain text the part ends that can go, and if a stop text is why.
 
@@ -104,7 +120,7 @@ class TextStream:
         """
         start = max(self._num_delivered, self._prompt_end)
         fresh = text[start:]
-        found = find_stop(fresh, self._stop)
+        found = find_stop(fresh, self._stop, self._early_end - start)
         partial = len(fresh) if is_final else find_partial_stop(fresh, self._stop)
         if found is None or partial < found[0]:
             return start + partial, False
@@ -144,6 +160,7 @@ class TextStream:
         del self._window[:-TAIL_IDS]
         self._num_delivered = len(tail) - len(held)
         self._prompt_end -= len(text) - len(tail)
+        self._early_end -= len(text) - len(tail)
 
 
 def _as_list(ids: Ids) -> list[int]:

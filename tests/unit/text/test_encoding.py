@@ -137,3 +137,25 @@ def test_a_checkpoint_without_a_usable_tokenizer_is_refused_in_one_line(tmp_path
 
 def drop_special_tokens(tokenizer):
     tokenizer.post_processor = None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("text", "word"), [
+    ("The cat sat", "cat"), ("T(cat sat", "cat"), ("T\ncat sat", " cat"),
+])
+def test_a_text_is_spelled_as_inside_other_text(open_encoder, kind, text, word):
+    encoder = open_encoder(kind)
+    ids = tuple(encoder.encode(Prompt(text=text)).tolist())
+    spellings = encoder.spellings(word)
+    assert 1 <= len(spellings) <= 2
+    assert any(ids[start : start + len(spelling)] == spelling
+               for spelling in spellings for start in range(len(ids)))
+
+
+def test_a_text_of_spaces_has_a_spelling(encoder):
+    assert encoder.spellings("  ")
+
+
+def test_tokens_have_texts(encoder):
+    ids = encoder.encode(Prompt(text="naïve cats")).tolist()
+    assert b"".join(encoder.token_texts[i].raw for i in ids) == "<s>naïve cats".encode()

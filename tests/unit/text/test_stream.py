@@ -21,9 +21,10 @@ def decode(kind, ids):
     return build(kind).decode(list(ids), skip_special_tokens=True)
 
 
-def open_stream(kind, stop=(), include_stop=False, prompt_ids=()):
+def open_stream(kind, stop=(), include_stop=False, prompt_ids=(), num_early_ids=0):
     return TextStream(lambda ids: decode(kind, ids), stop, include_stop, prompt_ids=prompt_ids,
                       byte_ids=frozenset(ids_of(kind, BYTE_TOKENS)),
+                      num_early_ids=num_early_ids,
                       special_ids=frozenset(ids_of(kind, SPECIAL_TOKENS)))
 
 
@@ -35,9 +36,10 @@ def text_of(chunks):
     return "".join(chunk.text for chunk in chunks)
 
 
-def cut_at_stop(text, stop, include_stop):
-    """The reference: the stop text that starts first, the shortest of those."""
-    starts = sorted((text.find(s), len(s)) for s in stop if s in text)
+def cut_at_stop(text, stop, include_stop, early_end=0):
+    """The reference: the stop text that starts first, the shortest of those, if it ends late."""
+    starts = sorted((start, len(s)) for s in stop for start in range(len(text))
+                    if text.startswith(s, start) and start + len(s) > early_end)
     if not starts:
         return text
     start, length = starts[0]
@@ -122,6 +124,30 @@ def test_a_prompt_comes_first_and_is_not_searched(kind, data):
     stop = data.draw(stop_texts(full))
     chunks = push_all(open_stream(kind, stop, prompt_ids=prompt), pushes)
     assert text_of(chunks) == full[:end] + cut_at_stop(full[end:], stop, include_stop=False)
+
+
+@every_kind
+@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@given(data=st.data())
+def test_stop_texts_that_end_in_early_ids_do_not_count(kind, data):
+    pushes = data.draw(sequences(kind))
+    place = data.draw(st.integers(0, len(pushes)))
+    pushes.insert(place, build(kind).encode("cat", add_special_tokens=False).ids)
+    early = [i for ids in pushes[:place + 1] for i in ids]
+    full = decode(kind, [i for ids in pushes for i in ids])
+    stop = data.draw(stop_texts(full))
+    expected = cut_at_stop(full, stop, False, early_end=len(decode(kind, early)))
+    if data.draw(st.booleans()):
+        pushes = [[i] for ids in pushes for i in ids] + [[]]
+    chunks = push_all(open_stream(kind, stop, num_early_ids=len(early)), pushes)
+    assert text_of(chunks) == expected
+
+
+def test_a_stop_text_that_begins_in_an_early_id_counts():
+    the, cat, sat = ids_of("word_piece", ["the", "cat", "sat"])
+    stream = open_stream("word_piece", stop=["cat sat", "cat", "the"], num_early_ids=2)
+    chunks = push_all(stream, [[the, cat], [sat], [cat], []])
+    assert (text_of(chunks), chunks[1].is_stopped) == ("the ", True)
 
 
 def test_an_emoji_of_several_tokens_is_held_back_until_whole():
