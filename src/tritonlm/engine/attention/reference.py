@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -25,20 +24,38 @@ class Group:
 
     queries: slice
     """Their tokens among the T of the batch."""
-    slots: torch.Tensor
-    """int64 [B, L]"""
+    blocks: torch.Tensor
+    """int32 [B, blocks that hold L keys]"""
+    num_keys: int
+    """L"""
     query_positions: torch.Tensor
     """int64 [B, Q]"""
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    needs_mask: bool
+    """Whether some query is not to see all L keys, were there no window."""
+    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
 
-    def mask(self, window: int | None) -> torch.Tensor:
-        """Which keys each query sees, bool [B, Q, L]; the last `window` ones if given."""
+    def mask(self, window: int | None) -> torch.Tensor | None:
+        """Which keys each query sees, bool [B, Q, L]: the last `window` ones if given.
+
+        None if every query sees all of them.
+        """
         if window not in self.masks:
-            keys = torch.arange(self.slots.shape[1], device=self.slots.device)
-            behind = self.query_positions[:, :, None] - keys
-            is_seen = behind >= 0
-            self.masks[window] = is_seen if window is None else is_seen & (behind < window)
+            is_needed = self.needs_mask or (window is not None and window < self.num_keys)
+            self.masks[window] = self._make_mask(window) if is_needed else None
         return self.masks[window]
+
+    def _make_mask(self, window: int | None) -> torch.Tensor:
+        keys = torch.arange(self.num_keys, device=self.blocks.device)
+        behind = self.query_positions[:, :, None] - keys
+        is_seen = behind >= 0
+        return is_seen if window is None else is_seen & (behind < window)
+
+    def gather(self, cache: torch.Tensor, block_size: int) -> torch.Tensor:
+        """The group's part of `cache`, [slots, heads, dim], as [B, L, heads, dim]."""
+        by_block = cache.view(-1, block_size * cache.shape[1] * cache.shape[2])
+        gathered = by_block.index_select(0, self.blocks.flatten())
+        padded = gathered.view(self.blocks.shape[0], -1, *cache.shape[1:])
+        return padded[:, : self.num_keys]
 
 
 class ReferenceAttention:
@@ -46,8 +63,9 @@ class ReferenceAttention:
 
     def __init__(self, batch: Batch, cache: KVCache, block_size: int, device: torch.device) -> None:
         self._cache = cache
+        self._block_size = block_size
         self._write_slots = torch.from_numpy(batch.slots).long().to(device)
-        self._groups = list(_groups(batch, block_size, device))
+        self._groups = _groups(batch, block_size, device)
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -58,19 +76,22 @@ class ReferenceAttention:
         Returns [T, heads, value dim].
         """
         self._cache.write(layer, self._write_slots, key, value)
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        out = query.new_empty(*query.shape[:2], values.shape[-1])
-        for group in self._groups:
-            num_requests, num_queries = group.query_positions.shape
-            mine = query[group.queries].view(num_requests, num_queries, *query.shape[1:])
-            out[group.queries] = attend(
-                mine, keys[group.slots], values[group.slots], group.mask(window), scale, softcap,
-            ).flatten(0, 1)
-        return out
+        outs = [self._attend(layer, group, query, scale, window, softcap)
+                for group in self._groups]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+    def _attend(
+        self, layer: int, group: Group, query: torch.Tensor, scale: float, window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        keys = group.gather(self._cache.keys[layer], self._block_size)
+        values = group.gather(self._cache.values[layer], self._block_size)
+        mine = query[group.queries].view(keys.shape[0], -1, *query.shape[1:])
+        return attend(mine, keys, values, group.mask(window), scale, softcap).flatten(0, 1)
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None,
     scale: float, softcap: float | None,
 ) -> torch.Tensor:
     """Attention of `query` [B, Q, H, D] to `key`, `value` [B, L, KV heads, dim] under `mask`.
@@ -83,21 +104,23 @@ def attend(
     num_shared = num_heads // num_kv_heads
     folded = (query.view(num_requests, num_queries, num_kv_heads, num_shared, -1)
               .permute(0, 2, 3, 1, 4).flatten(2, 3))
-    folded_mask = mask[:, None, None].expand(-1, 1, num_shared, -1, -1).flatten(2, 3)
-    out = _scaled_dot_product(folded, key.transpose(1, 2), value.transpose(1, 2), folded_mask,
-                              scale, softcap)
+    if mask is not None:
+        mask = mask[:, None, None].expand(-1, 1, num_shared, -1, -1).flatten(2, 3)
+    out = _scaled_dot_product(folded, key.transpose(1, 2), value.transpose(1, 2), mask, scale,
+                              softcap)
     return (out.view(num_requests, num_kv_heads, num_shared, num_queries, -1)
             .permute(0, 3, 1, 2, 4).reshape(num_requests, num_queries, num_heads, -1))
 
 
 def _scaled_dot_product(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None,
     scale: float, softcap: float | None,
 ) -> torch.Tensor:
     if softcap is None:
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / softcap)
-    scores = scores.masked_fill(~mask, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     return scores.float().softmax(dim=-1).to(value.dtype) @ value
 
 
@@ -115,12 +138,14 @@ def _group(batch: Batch, start: int, end: int, block_size: int, device: torch.de
     """Requests `start` to `end` of the batch, which have equally many queries."""
     starts = batch.query_starts
     queries = slice(int(starts[start]), int(starts[end]))
-    num_keys = int(batch.context_lens[start:end].max())
-    keys = np.arange(num_keys)
-    slots = batch.block_tables[start:end, keys // block_size] * block_size + keys % block_size
+    context_lens = batch.context_lens[start:end]
+    num_keys = int(context_lens.max())
+    blocks = batch.block_tables[start:end, : -(-num_keys // block_size)]
+    positions = batch.positions[queries].reshape(end - start, -1)
     return Group(
         queries=queries,
-        slots=torch.from_numpy(slots).long().to(device),
-        query_positions=torch.from_numpy(batch.positions[queries]).long().to(device)
-        .view(end - start, -1),
+        blocks=torch.from_numpy(blocks).to(device),
+        num_keys=num_keys,
+        query_positions=torch.from_numpy(positions).to(device),
+        needs_mask=positions.shape[1] > 1 or bool((context_lens < num_keys).any()),
     )
