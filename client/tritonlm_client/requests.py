@@ -14,6 +14,7 @@ from tritonclient.utils import serialize_byte_tensor
 
 from tritonlm import contract
 from tritonlm.errors import InvalidArgument
+from tritonlm.options import ALIASES, INT32_MAX, NO_TENSORS, OPTIONS
 
 Prompt: TypeAlias = (
     str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
@@ -22,7 +23,9 @@ Prompt: TypeAlias = (
 
 OUTPUTS = tuple(tensor.name for tensor in contract.ANSWER)
 DTYPES = {tensor.name: tensor.dtype for tensor in (*contract.PROMPT, *contract.OPTION_TENSORS)}
-OPTION_NAMES = {*contract.OPTIONS, *contract.ALIASES} - {"stream", "cancel"}
+OPTION_NAMES = {*OPTIONS, *ALIASES} - {"stream", "cancel"}
+TENSOR_NAMES = {option: name for name, option in ALIASES.items() if option in NO_TENSORS}
+"""Of options that have no tensor of their own name."""
 CANCEL_MODELS = {"text_generation": "generate"}
 """Where a request is cancelled if not at its own model: Triton tells no step of an ensemble."""
 
@@ -38,9 +41,10 @@ def generation_request(
     parsed = contract.parse_options({}, given)
     request_id = parsed.request_id or uuid4().hex
     tensors = _prompt_tensors(prompt)
-    for name in {contract.ALIASES.get(name, name) for name in given} - {"request_id"}:
-        value = getattr(parsed, name)
+    for option in {ALIASES.get(name, name) for name in given} - {"request_id"}:
+        value = getattr(parsed, option)
         if value != ():
+            name = TENSOR_NAMES.get(option, option)
             tensors[name] = _option_tensor(name, value)
     if is_stream:
         tensors["stream"] = _option_tensor("stream", True)
@@ -67,6 +71,8 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _option_tensor(name: str, value: Any) -> NDArray[Any]:
+    if name == "logit_bias":
+        value = json.dumps(dict(value))
     items = value if isinstance(value, tuple) else (value,)
     if DTYPES[name] == "BYTES":
         items = tuple(_utf8(name, text) for text in items)
@@ -111,8 +117,8 @@ def _ids(prompt: Any) -> NDArray[np.int32]:
         raise InvalidArgument("prompt", prompt, allowed) from None
     if ids.size == 0 or ids.dtype.kind not in "iu" or ids.ndim != 1:
         raise InvalidArgument("prompt", prompt, allowed)
-    if ids.min() < 0 or ids.max() > contract.INT32_MAX:
-        raise InvalidArgument("input_ids", prompt, f"allowed: 0 to {contract.INT32_MAX}")
+    if ids.min() < 0 or ids.max() > INT32_MAX:
+        raise InvalidArgument("input_ids", prompt, f"allowed: 0 to {INT32_MAX}")
     return ids.astype(np.int32)[np.newaxis]
 
 

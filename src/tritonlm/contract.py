@@ -8,26 +8,22 @@ twice is taken from the first of these. Nothing is ignored: an unknown name is r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.errors import InvalidArgument
-from tritonlm.values import bool_value, float_value, int_value, text_value
+from tritonlm.options import ALIASES, NO_TENSORS, OPTIONS, Options, option_value
+from tritonlm.values import text_value
 
 FINISH_REASONS = ("", "stop", "length", "cancelled", "deadline")
 """By code; the empty one says that more follows."""
 
-INT32_MAX = 2**31 - 1
-UINT64_MAX = 2**64 - 1
 NUMPY_DTYPES = {"BYTES": np.object_, "BOOL": np.bool_, "INT32": np.int32, "UINT64": np.uint64,
                 "FP32": np.float32}
-VALUES: dict[str, Callable[[str, Any, str], Any]] = {
-    "BYTES": text_value, "BOOL": bool_value, "INT32": int_value, "UINT64": int_value,
-    "FP32": float_value}
 TRITON_PARAMETERS = frozenset({"id", "triton_enable_empty_final_response", "triton_final_response"})
 """Request parameters that Triton itself adds."""
 
@@ -49,54 +45,6 @@ class Model(NamedTuple):
     is_decoupled: bool = False
 
 
-def _option(
-    default: Any, dtype: str, allowed: str, check: Callable[[Any], bool], is_list: bool = False
-) -> Any:
-    metadata = {"dtype": dtype, "allowed": allowed, "check": check, "is_list": is_list}
-    return field(default=default, metadata=metadata)
-
-
-def _flag(default: bool) -> Any:
-    return _option(default, "BOOL", "true or false", lambda _: True)
-
-
-def _positive() -> Any:
-    return _option(None, "INT32", f"1 to {INT32_MAX}", lambda v: 0 < v <= INT32_MAX)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a request says beside its prompt; the fields' names are the contract's names."""
-
-    max_tokens: int | None = _positive()
-    ignore_eos: bool = _flag(False)
-    stop: tuple[str, ...] = _option((), "BYTES", "at most 16 texts of at most 1,024 characters",
-                                    lambda v: len(v) <= 16 and all(len(s) <= 1024 for s in v), True)
-    stop_token_ids: tuple[int, ...] = _option(
-        (), "INT32", f"at most 16 ids of 0 to {INT32_MAX}",
-        lambda v: len(v) <= 16 and all(0 <= i <= INT32_MAX for i in v), True)
-    include_stop_str_in_output: bool = _flag(False)
-    truncate_prompt_tokens: int | None = _positive()
-    temperature: float = _option(1.0, "FP32", "0 (greedy) to 100", lambda v: 0 <= v <= 100)
-    top_p: float = _option(1.0, "FP32", "more than 0, at most 1", lambda v: 0 < v <= 1)
-    top_k: int = _option(0, "INT32", "-1 or 0 (all tokens), or 1 and more",
-                         lambda v: -1 <= v <= INT32_MAX)
-    min_p: float = _option(0.0, "FP32", "0 to 1", lambda v: 0 <= v <= 1)
-    seed: int | None = _option(None, "UINT64", f"0 to {UINT64_MAX}", lambda v: 0 <= v <= UINT64_MAX)
-    stream: bool = _flag(False)
-    exclude_input_in_output: bool = _flag(True)
-    return_num_input_tokens: bool = _flag(True)
-    return_num_output_tokens: bool = _flag(True)
-    return_finish_reason: bool = _flag(True)
-    timeout_ms: int | None = _positive()
-    request_id: str = _option("", "BYTES", "at most 256 characters", lambda v: len(v) <= 256)
-    cancel: bool = _flag(False)
-
-
-OPTIONS = {option.name: option for option in fields(Options)}
-ALIASES = {"stop_words": "stop"}
-"""Other names of options, those of Triton's TensorRT-LLM backend."""
-
 PROMPT = (
     Tensor("text_input", "BYTES", is_optional=True),
     Tensor("messages", "BYTES", is_optional=True),
@@ -108,26 +56,37 @@ OPTION_TENSORS = (
     *(Tensor(name, OPTIONS[ALIASES.get(name, name)].metadata["dtype"],
              (-1,) if OPTIONS[ALIASES.get(name, name)].metadata["is_list"] else (1,),
              is_optional=True)
-      for name in (*OPTIONS, *ALIASES)),
+      for name in (*OPTIONS, *ALIASES) if name not in NO_TENSORS),
 )
 ANSWER = (
-    Tensor("text_output", "BYTES"),
+    Tensor("text_output", "BYTES", (-1,)),
     Tensor("output_ids", "INT32", (-1,)),
     Tensor("chunk_index", "INT32"),
     Tensor("finish_reason", "BYTES", (-1,)),
     Tensor("num_input_tokens", "INT32", (-1,)),
     Tensor("num_output_tokens", "INT32", (-1,)),
+    Tensor("sequence_index", "INT32", (-1,)),
+    Tensor("logprobs", "BYTES", (-1,)),
 )
+"""One value each, except for the ids, while `n` is 1 or `stream` is true.
+
+Else all n sequences come in one response: n values each, but one `chunk_index` and one
+`num_input_tokens`; the sequences' ids follow each other, `num_output_tokens` of each.
+"""
 DETOKENIZE_IDS = Tensor("detokenize_ids", "INT32", (-1,))
 """The ids that a chunk's text is decoded from: its own, and earlier ones for context."""
-DETOKENIZE_SPAN = Tensor("detokenize_span", "INT32", (2,))
+DETOKENIZE_SPAN = Tensor("detokenize_span", "INT32", (-1,))
 """First and last + 1 character of the chunk in the text of `detokenize_ids`."""
+DETOKENIZE_NUM_IDS = Tensor("detokenize_num_ids", "INT32", (-1,))
+"""How many of the ids belong to each of several texts; not given, there is one text."""
 
 MODELS = {
     # It checks the options too: what generate would refuse is refused before anything is computed.
     "tokenize": Model((*PROMPT[:2], *OPTION_TENSORS), (Tensor("input_ids", "INT32", (-1,)),)),
-    "generate": Model((*PROMPT, *OPTION_TENSORS), (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN), True),
-    "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN), ANSWER[:1]),
+    "generate": Model((*PROMPT, *OPTION_TENSORS),
+                      (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN, DETOKENIZE_NUM_IDS), True),
+    "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN,
+                         DETOKENIZE_NUM_IDS._replace(is_optional=True)), ANSWER[:1]),
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),
 }
 
@@ -176,7 +135,7 @@ def parse_options(
     values: dict[str, Any] = {"request_id": triton_id}
     for source in (_json_options(json_text), parameters, given_tensors):
         values |= _canonical(source)
-    options = Options(**{name: _parse(name, value) for name, value in values.items()})
+    options = Options(**{name: option_value(name, value) for name, value in values.items()})
     if options.cancel and not options.request_id:
         raise InvalidArgument("request_id", "", "cancel needs the id of a running request")
     return options
@@ -247,18 +206,3 @@ def _tensor_value(name: str, values: NDArray[Any]) -> Any:
         return _single_row(name, values).tolist()
     value = _single(name, values)
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _parse(name: str, value: Any) -> Any:
-    """`value` in the option's type; texts are taken if they parse exactly."""
-    metadata = OPTIONS[name].metadata
-    allowed, convert = metadata["allowed"], VALUES[metadata["dtype"]]
-    if metadata["is_list"]:
-        items = value if isinstance(value, list | tuple) else [value]
-        parsed: Any = tuple(convert(name, item, allowed) for item in items
-                            if item not in ("", b""))
-    else:
-        parsed = convert(name, value, allowed)
-    if not metadata["check"](parsed):
-        raise InvalidArgument(name, value, f"allowed: {allowed}")
-    return parsed

@@ -5,7 +5,9 @@ Each function raises `InvalidArgument` that names the field and what is allowed.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tritonlm.errors import InvalidArgument
@@ -57,6 +59,18 @@ def float_value(name: str, value: Any, allowed: str) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidArgument(name, value, _needed("a finite number", allowed))
+
+
+def bias_value(name: str, value: Any, allowed: str) -> tuple[tuple[int, float], ...]:
+    """(token id, bias) pairs of a map, or of the JSON object that a text is."""
+    try:
+        biases = json.loads(value) if isinstance(value, str | bytes) else value
+    except (ValueError, RecursionError):
+        biases = None
+    if not isinstance(biases, Mapping):
+        raise InvalidArgument(name, value, f"allowed: {allowed}")
+    return tuple({int_value(name, token_id, allowed): float_value(name, bias, allowed)
+                  for token_id, bias in biases.items()}.items())
 
 
 def _number_text(name: str, value: str | bytes) -> str:

@@ -4,15 +4,9 @@ import re
 import numpy as np
 import pytest
 
-from tritonlm.contract import (
-    NUMPY_DTYPES,
-    OPTIONS,
-    Options,
-    Prompt,
-    parse_options,
-    parse_prompt,
-)
+from tritonlm.contract import NUMPY_DTYPES, Prompt, parse_options, parse_prompt
 from tritonlm.errors import InvalidArgument
+from tritonlm.options import ALIASES, OPTIONS, Options
 
 INT32_MAX = 2**31 - 1
 UINT64_MAX = 2**64 - 1
@@ -21,8 +15,12 @@ POSITIVE = ([1, "16", 16.0, INT32_MAX], [0, -1, 2**31, 10**400, 1.5, "1.5", "1_0
 FLAG = ([True, False, "true", "False"], [1, 0.0, "yes", "", None, [True]])
 FLOAT_NOISE = [float("nan"), float("inf"), "nan", "-inf", 10**400, "1e999", "0.5x", "1_0", "", True,
                None, [0.5]]
+SHARE = ([0.01, 1, "1.0", "1e-3"], [0, -1, 1.01, *FLOAT_NOISE])
+PENALTY = ([-2, 0, "0.5", 2.0], [-2.01, 3, *FLOAT_NOISE])
+LOGPROBS = ([0, "5", 20], [-1, 21, 0.5, "x", True, None])
 CASES = {
     "max_tokens": POSITIVE,
+    "min_tokens": ([0, 1, "16", INT32_MAX], [-1, 2**31, 1.5, "x", True]),
     "ignore_eos": FLAG,
     "stop": (["a", ["a", "b"], [], ["x" * 1024] * 16], [["a"] * 17, "x" * 1025, 5, None, [None]]),
     "stop_token_ids": ([0, ["5", 6], [INT32_MAX], [7] * 16],
@@ -30,11 +28,22 @@ CASES = {
     "include_stop_str_in_output": FLAG,
     "truncate_prompt_tokens": POSITIVE,
     "temperature": ([0, 1, "0.5", 100.0], [-0.1, 100.5, *FLOAT_NOISE]),
-    "top_p": ([0.01, 1, "1.0", "1e-3"], [0, -1, 1.01, *FLOAT_NOISE]),
+    "top_p": SHARE,
     "top_k": ([-1, 0, 50, "50", INT32_MAX], [-2, 2**31, 0.5, "x", True]),
     "min_p": ([0, 1, "0.25"], [-0.1, 1.1, *FLOAT_NOISE]),
+    "typical_p": SHARE,
+    "repetition_penalty": ([0.1, 1, "1.5", 100], [0, -1, 100.5, *FLOAT_NOISE]),
+    "presence_penalty": PENALTY,
+    "frequency_penalty": PENALTY,
+    "logit_bias": ([{}, {"5": 1}, {5: -100.0, 0: 100}, '{"5": -0.5}'],
+                   [{"5": 101}, {"-1": 1}, {2**31: 1}, "[]", "{", "", 5,
+                    [[5, 1]], dict.fromkeys(range(1025), 1)]),
+    "bad_words": (["a", ["a", "b"], [], ["x" * 256] * 64], [["a"] * 65, "x" * 257, 5, [None]]),
     "seed": ([0, str(UINT64_MAX), UINT64_MAX], [-1, 2**64, 0.5, "x", True]),
+    "n": ([1, "2", 128], [0, -1, 129, 1.5, "x", True]),
     "stream": FLAG,
+    "logprobs": LOGPROBS,
+    "prompt_logprobs": LOGPROBS,
     "exclude_input_in_output": FLAG,
     "return_num_input_tokens": FLAG,
     "return_num_output_tokens": FLAG,
@@ -54,9 +63,12 @@ def options_of(parameters=None, tensors=None, **json_options):
 
 def read(name, value):
     """What an allowed value means."""
-    if name in ("stop", "stop_token_ids"):
-        kind = {"stop": str, "stop_token_ids": int}[name]
+    if name in ("stop", "stop_token_ids", "bad_words"):
+        kind = int if name == "stop_token_ids" else str
         return tuple(kind(item) for item in (value if isinstance(value, list) else [value]))
+    if name == "logit_bias":
+        biases = json.loads(value) if isinstance(value, str) else value
+        return tuple((int(token_id), bias) for token_id, bias in biases.items())
     if isinstance(value, str) and name != "request_id":
         return json.loads(value.lower())
     return value
@@ -83,6 +95,16 @@ def test_another_value_is_refused_with_what_is_allowed(name, value):
     assert repr(item)[:40] in info.value.message
 
 
+@pytest.mark.parametrize(("biases", "item"), [
+    ({"a": 1}, "'a'"), ({"1.5": 1}, "'1.5'"), ({"5": "x"}, "'x'"), ({"5": True}, "True"),
+    ('{"5": NaN}', "nan"), ({"5": [1]}, "[1]"),
+])
+def test_a_bias_is_a_number_of_a_token_id(biases, item):
+    with pytest.raises(InvalidArgument) as info:
+        options_of({"logit_bias": biases})
+    assert info.value.message.startswith(f"logit_bias: {item} is not allowed; ")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_that_is_not_given_has_its_default(name):
     assert getattr(parse_options({}, {}), name) == OPTIONS[name].default
@@ -92,10 +114,12 @@ def test_an_option_that_is_not_given_has_its_default(name):
     ("max_tokens", [16], 16), ("stop", [b"a", "é".encode()], ("a", "é")), ("stop", [b""], ()),
     ("stop_token_ids", [1, 2], (1, 2)), ("temperature", [0.5], 0.5), ("stream", [True], True),
     ("seed", [UINT64_MAX], UINT64_MAX), ("request_id", [b"r2"], "r2"),
+    ("logit_bias", [b'{"7": -1.5}'], ((7, -1.5),)), ("num_logprobs", [3], 3),
 ])
 def test_a_tensor_is_taken(name, values, expected):
-    dtype = NUMPY_DTYPES[OPTIONS[name].metadata["dtype"]]
-    parsed = getattr(options_of(tensors={name: (values, dtype)}), name)
+    option = ALIASES.get(name, name)
+    dtype = NUMPY_DTYPES[OPTIONS[option].metadata["dtype"]]
+    parsed = getattr(options_of(tensors={name: (values, dtype)}), option)
     assert parsed == expected
     assert type(parsed) is type(expected)
 

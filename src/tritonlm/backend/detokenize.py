@@ -1,14 +1,23 @@
-"""The model `detokenize`: the ids of a chunk and its neighbours to the chunk's text."""
+"""The model `detokenize`: the ids of chunks and their neighbours to the chunks' texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 from tritonlm.backend.tensors import error_response, model_response, request_tensors
 from tritonlm.config import ModelConfig
-from tritonlm.contract import DETOKENIZE_IDS, DETOKENIZE_SPAN, MODELS
+from tritonlm.contract import (
+    DETOKENIZE_IDS,
+    DETOKENIZE_NUM_IDS,
+    DETOKENIZE_SPAN,
+    MODELS,
+    Tensor,
+)
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.text.encoding import Encoder
 
@@ -28,26 +37,44 @@ class Detokenize:
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
-        """One response for each request: the text of its span, or an error."""
+        """One response for each request: the texts of its spans, or an error."""
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         try:
-            values = {"text_output": self._text(request)}
+            values = {"text_output": self._texts(request_tensors(request))}
             return model_response(MODEL, values, request.requested_output_names())
         except Exception as error:
             return error_response(error)
 
-    def _text(self, request: pb_utils.InferenceRequest) -> str:
-        tensors = request_tensors(request)
-        ids, spans = tensors[DETOKENIZE_IDS.name], tensors[DETOKENIZE_SPAN.name]
-        if len(ids) != 1:
-            raise InvalidArgument(DETOKENIZE_IDS.name, list(ids.shape), "one row: shape [1, n]")
+    def _texts(self, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
+        ids = _row(tensors, DETOKENIZE_IDS)
         if ids.min(initial=0) < 0:
             raise InvalidArgument(DETOKENIZE_IDS.name, int(ids.min()), "allowed: 0 and more")
-        text = self._encoder.decode(ids[0].tolist())
-        start, end = spans[0].tolist()
+        spans = _row(tensors, DETOKENIZE_SPAN).tolist()
+        num_ids = [ids.size]
+        if DETOKENIZE_NUM_IDS.name in tensors:
+            num_ids = _row(tensors, DETOKENIZE_NUM_IDS).tolist()
+        if min(num_ids, default=0) < 0 or sum(num_ids) != ids.size:
+            raise InvalidArgument(DETOKENIZE_NUM_IDS.name, num_ids,
+                                  f"allowed: 0 and more, {ids.size} in all")
+        if len(spans) != 2 * len(num_ids):
+            raise InvalidArgument(DETOKENIZE_SPAN.name, spans, "two values for each text")
+        ends = np.cumsum(num_ids).tolist()
+        return [self._text(ids[end - count : end], *span) for count, end, span
+                in zip(num_ids, ends, zip(spans[::2], spans[1::2], strict=True), strict=True)]
+
+    def _text(self, ids: NDArray[np.int32], start: int, end: int) -> str:
+        text = self._encoder.decode(ids.tolist())
         if not 0 <= start <= end <= len(text):
             raise InvalidArgument(DETOKENIZE_SPAN.name, [start, end],
                                   f"allowed: 0 <= first <= last + 1 <= {len(text)}")
         return text[start:end]
+
+
+def _row(tensors: Mapping[str, NDArray[Any]], tensor: Tensor) -> NDArray[np.int32]:
+    values = tensors[tensor.name]
+    if len(values) != 1:
+        raise InvalidArgument(tensor.name, list(values.shape), "one row: shape [1, n]")
+    row: NDArray[np.int32] = values[0]
+    return row

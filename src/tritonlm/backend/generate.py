@@ -15,10 +15,11 @@ from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.session import Cancellation, Refusal, Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
-from tritonlm.contract import Options, parse_options, parse_prompt
+from tritonlm.contract import parse_options, parse_prompt
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.messages import Ready
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.options import Options
 from tritonlm.text.encoding import Encoder
 
 
@@ -72,10 +73,12 @@ class Generate:
         timeout_s = math.inf if options.timeout_ms is None else options.timeout_ms / 1000
         text = self._encoder.open_stream(
             stop=options.stop, include_stop=options.include_stop_str_in_output,
-            prompt_ids=() if options.exclude_input_in_output else prompt_ids)
+            prompt_ids=() if options.exclude_input_in_output else prompt_ids,
+            num_early_ids=options.min_tokens)
         return Generation(answer, prompt_ids, options, text,
                           self._max_tokens(options, prompt_ids.size, limits),
-                          deadline_s=time.monotonic() + timeout_s)
+                          deadline_s=time.monotonic() + timeout_s,
+                          banned=sum(map(self._encoder.spellings, options.bad_words), ()))
 
     def _max_tokens(self, options: Options, num_prompt: int, limits: Ready) -> int:
         """Output tokens that the request may have; raises `InvalidArgument` if it asks for more."""

@@ -11,8 +11,9 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from tritonlm.backend.tensors import error_response, model_response
-from tritonlm.contract import FINISH_REASONS, MODELS, Options
+from tritonlm.contract import FINISH_REASONS, MODELS
 from tritonlm.engine.messages import Submit
+from tritonlm.options import Options
 from tritonlm.text.stream import Chunk, TextStream
 
 GENERATE = MODELS["generate"]
@@ -55,7 +56,7 @@ class Generation:
 
     def __init__(
         self, answer: Answer, prompt_ids: NDArray[np.int32], options: Options, text: TextStream,
-        max_tokens: int, deadline_s: float,
+        max_tokens: int, deadline_s: float, banned: tuple[tuple[int, ...], ...] = (),
     ) -> None:
         self.answer = answer
         self.options = options
@@ -63,6 +64,7 @@ class Generation:
         self.is_submitted = False
         self._prompt_ids = prompt_ids
         self._max_tokens = max_tokens
+        self._banned = banned
         self._text = text
         self._shown_text = ""
         self._ids: list[int] = []
@@ -81,7 +83,11 @@ class Generation:
             max_tokens=self._max_tokens, temperature=options.temperature, top_p=options.top_p,
             top_k=max(options.top_k, 0), min_p=options.min_p, seed=seed,
             stop_token_ids=options.stop_token_ids, ignore_eos=options.ignore_eos,
-            deadline_s=self.deadline_s)
+            deadline_s=self.deadline_s, typical_p=options.typical_p,
+            repetition_penalty=options.repetition_penalty,
+            presence_penalty=options.presence_penalty,
+            frequency_penalty=options.frequency_penalty, min_tokens=options.min_tokens,
+            logit_bias=options.logit_bias, banned=self._banned)
 
     def take(self, token_id: int, reason: int) -> None:
         """News from the engine; nothing is sent yet."""
@@ -142,8 +148,11 @@ class Generation:
                 [self._prompt_ids.size] if options.return_num_input_tokens else []),
             "num_output_tokens": (
                 [len(self._ids)] if options.return_num_output_tokens else []),
+            "sequence_index": 0,
+            "logprobs": [],
             "detokenize_ids": window,
             "detokenize_span": span,
+            "detokenize_num_ids": len(window),
         }, is_final=self._reason != 0)
         self._num_chunks += 1
         self._num_sent = len(self._ids)

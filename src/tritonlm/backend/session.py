@@ -268,6 +268,6 @@ class Session:
 
 CANCELLED_VALUES = {
     "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
-    "num_input_tokens": [], "num_output_tokens": [], "detokenize_ids": [],
-    "detokenize_span": [0, 0],
+    "num_input_tokens": [], "num_output_tokens": [], "sequence_index": 0, "logprobs": [],
+    "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
 }

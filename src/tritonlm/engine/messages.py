@@ -33,6 +33,18 @@ class Submit(msgspec.Struct, tag=True, array_like=True, frozen=True):
     ignore_eos: bool = False
     deadline_s: float = math.inf
     """On the machine's monotonic clock, which all its processes share."""
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_tokens: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids and what is added to their logits."""
+    banned: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that must not come about."""
+    num_logprobs: int = -1
+    """Alternatives to report for each output token; -1: report nothing."""
+    num_prompt_logprobs: int = -1
 
     @property
     def num_prompt_tokens(self) -> int:

@@ -14,6 +14,7 @@ from tritonlm.engine.attention.reference import ReferenceAttention
 from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache, bytes_per_slot
 from tritonlm.engine.loading import LoadedModel
+from tritonlm.engine.penalties import adjust
 from tritonlm.engine.sampler import SamplingRows, sample
 from tritonlm.engine.table import RequestTable
 from tritonlm.errors import InvalidArgument
@@ -39,7 +40,11 @@ class Runner:
         logits = self.logits(batch)
         if not batch.sampled.size:
             return np.zeros(0, np.int32)
-        options = SamplingRows.of(table, batch.rows[batch.sampled], self._model.device)
+        rows = batch.rows[batch.sampled]
+        if table.sampling.changes_logits[rows].any():
+            newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device)
+            logits = adjust(logits, table, rows, newest.long())
+        options = SamplingRows.of(table, rows, self._model.device)
         return sample(logits, options).int().cpu().numpy()
 
     @torch.inference_mode()
@@ -47,7 +52,7 @@ class Runner:
         """What the model predicts after the last token of each of `batch.sampled`, float32."""
         model, device = self._model, self._model.device
         attention = ReferenceAttention(batch, self._cache, self._block_size, device)
-        last = torch.from_numpy(batch.query_starts[1:][batch.sampled] - 1).long().to(device)
+        last = torch.from_numpy(last_places(batch)).long().to(device)
         kept = {"logits_to_keep": last} if self._can_choose_logits and last.numel() else {}
         with use_attention(attention):
             logits: torch.Tensor = model.module(
@@ -57,6 +62,12 @@ class Runner:
                 **kept,
             ).logits[0]
         return (logits if kept else logits[last]).float()
+
+
+def last_places(batch: Batch) -> Int32:
+    """Which of the T tokens are the last of `batch.sampled`."""
+    places: Int32 = batch.query_starts[1:][batch.sampled] - 1
+    return places
 
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:

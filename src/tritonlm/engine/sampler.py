@@ -26,12 +26,15 @@ class SamplingRows:
     top_p: torch.Tensor
     top_k: torch.Tensor
     min_p: torch.Tensor
+    typical_p: torch.Tensor
     seed: torch.Tensor
     """int64, the bits of the request's unsigned seed."""
     position: torch.Tensor
     """Number of the token in its request, int64."""
     is_greedy: bool
     """Whether every row's temperature is 0."""
+    is_typical: bool
+    """Whether any row's `typical_p` is below 1."""
 
     @classmethod
     def of(cls, table: RequestTable, rows: Int32, device: torch.device) -> SamplingRows:
@@ -39,23 +42,26 @@ class SamplingRows:
         def column(values: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(values[rows]).to(device, non_blocking=True)
 
+        options = table.sampling
         return cls(
-            temperature=column(table.temperature),
-            top_p=column(table.top_p),
-            top_k=column(table.top_k).long(),
-            min_p=column(table.min_p),
-            seed=column(table.seed.view(np.int64)),
+            temperature=column(options.temperature),
+            top_p=column(options.top_p),
+            top_k=column(options.top_k).long(),
+            min_p=column(options.min_p),
+            typical_p=column(options.typical_p),
+            seed=column(options.seed.view(np.int64)),
             position=column(table.num_tokens).long(),
-            is_greedy=not table.temperature[rows].any(),
+            is_greedy=not options.temperature[rows].any(),
+            is_typical=bool((options.typical_p[rows] < 1).any()),
         )
 
 
 def sample(logits: torch.Tensor, options: SamplingRows) -> torch.Tensor:
     """A token for each row of `logits`, float32 [m, V]; int64 [m].
 
-    Temperature, top-k, top-p and min-p act one after the other, as in `transformers.generate`;
-    then the inverse of the cumulative distribution is read at one uniform number, which follows
-    from the request's seed and the token's number alone.
+    Temperature, top-k, top-p, min-p and typical-p act one after the other, as in
+    `transformers.generate`; then the inverse of the cumulative distribution is read at one
+    uniform number, which follows from the request's seed and the token's number alone.
     """
     greedy = logits.argmax(dim=-1)
     if options.is_greedy:
@@ -66,7 +72,7 @@ def sample(logits: torch.Tensor, options: SamplingRows) -> torch.Tensor:
     probs = _kept(ordered, options)
     mass = probs.cumsum(dim=-1)
     target = uniform(options.seed, options.position) * mass[:, -1]
-    last_kept = (probs > 0).sum(dim=-1) - 1
+    last_kept = (mass < mass[:, -1:]).sum(dim=-1)
     rank = (mass <= target[:, None]).sum(dim=-1).minimum(last_kept)
     return torch.where(is_greedy, greedy, token_ids.gather(1, rank[:, None]).squeeze(1))
 
@@ -81,7 +87,24 @@ def _kept(ordered: torch.Tensor, options: SamplingRows) -> torch.Tensor:
     is_out = mass_before >= options.top_p[:, None]
     is_out |= probs < options.min_p[:, None] * probs[:, :1]
     is_out[:, 0] = False
-    return probs.masked_fill(is_out, 0.0)
+    probs = probs.masked_fill(is_out, 0.0)
+    return _typical(probs, options.typical_p) if options.is_typical else probs
+
+
+def _typical(probs: torch.Tensor, typical_p: torch.Tensor) -> torch.Tensor:
+    """`probs`, [m, V], with only those kept whose information is nearest to the average one.
+
+    They are the fewest that make up `typical_p` of a row (Meister et al. 2022), and all that are
+    as near as the last of them.
+    """
+    shares = probs / probs.sum(dim=-1, keepdim=True)
+    information = -shares.log()
+    entropy = (shares * information).nansum(dim=-1, keepdim=True)
+    distance, order = (information - entropy).abs().sort(dim=-1, stable=True)
+    mass = shares.gather(1, order).cumsum(dim=-1)
+    last = (mass < typical_p[:, None]).sum(dim=-1, keepdim=True).clamp(max=probs.shape[-1] - 1)
+    is_out = (information - entropy).abs() > distance.gather(1, last)
+    return torch.where(is_out & (typical_p[:, None] < 1), 0.0, probs)
 
 
 def uniform(seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.engine.messages import Submit
+from tritonlm.engine.sampling_columns import SamplingColumns
 
 MAX_STOP_IDS = 32
 """Stop ids of a request, those of the model and its own."""
@@ -27,11 +28,7 @@ class RequestTable:
         self.block_tables = np.zeros((num_rows, -(-max_model_len // block_size)), np.int32)
         self.num_blocks = np.zeros(num_rows, np.int32)
         self.stop_ids = np.full((num_rows, MAX_STOP_IDS), -1, np.int32)
-        self.temperature = np.zeros(num_rows, np.float32)
-        self.top_p = np.ones(num_rows, np.float32)
-        self.top_k = np.zeros(num_rows, np.int32)
-        self.min_p = np.zeros(num_rows, np.float32)
-        self.seed = np.zeros(num_rows, np.uint64)
+        self.sampling = SamplingColumns(num_rows)
         self.deadline_s = np.full(num_rows, np.inf)
         self.owner = np.zeros(num_rows, np.int32)
         self.key = np.zeros(num_rows, np.int64)
@@ -55,8 +52,9 @@ class RequestTable:
         stop_ids = np.append(eos_ids, request.stop_token_ids)
         self.stop_ids[row] = -1
         self.stop_ids[row, : stop_ids.size] = stop_ids
-        for name in ("temperature", "top_p", "top_k", "min_p", "seed", "deadline_s", "key"):
-            getattr(self, name)[row] = getattr(request, name)
+        self.sampling.write(row, request)
+        self.deadline_s[row] = request.deadline_s
+        self.key[row] = request.key
         self.owner[row] = owner
         self.request_id[row] = request.request_id
         return row

@@ -11,6 +11,7 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from tritonlm.engine.sampler import SamplingRows, sample, uniform
@@ -19,12 +20,13 @@ VOCAB_SIZE = 40
 NUM_DRAWS = 20_000
 
 
-def rows(count, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, seed=0):
+def rows(count, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, seed=0, typical_p=1.0):
     return SamplingRows(
         temperature=torch.full((count,), temperature), top_p=torch.full((count,), top_p),
         top_k=torch.full((count,), top_k), min_p=torch.full((count,), min_p),
         seed=torch.full((count,), seed), position=torch.arange(count),
-        is_greedy=temperature == 0)
+        typical_p=torch.full((count,), typical_p),
+        is_greedy=temperature == 0, is_typical=typical_p < 1)
 
 
 def frequencies(logits, **options):
@@ -33,8 +35,9 @@ def frequencies(logits, **options):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.2},
+    {}, {"temperature": 0.6}, {"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.2}, {"typical_p": 0.4},
     {"temperature": 1.5, "top_k": 12, "top_p": 0.8, "min_p": 0.05},
+    {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.7},
 ], ids=str)
 def test_draws_follow_the_distribution_of_transformers(options):
     logits = torch.randn(1, VOCAB_SIZE, generator=torch.Generator().manual_seed(1)) * 2
@@ -45,11 +48,20 @@ def test_draws_follow_the_distribution_of_transformers(options):
         processors.append(TopPLogitsWarper(options["top_p"]))
     if "min_p" in options:
         processors.append(MinPLogitsWarper(options["min_p"]))
+    if "typical_p" in options:
+        processors.append(TypicalLogitsWarper(options["typical_p"]))
     expected = processors(torch.zeros(1, 1, dtype=torch.long), logits.clone()).softmax(-1)[0]
     measured = frequencies(logits, **options)
     assert torch.equal(measured > 0, (expected > 0) & (measured > 0)), "an excluded token came out"
     deviation = (measured - expected).abs() / (expected * (1 - expected) / NUM_DRAWS).sqrt()
     assert deviation.nan_to_num(0, posinf=0).max() < 5
+
+
+def test_the_likeliest_token_may_be_too_untypical():
+    logits = torch.tensor([[0.4, *[0.6 / 30] * 30, *[0.0] * 9]]).log()
+    expected = TypicalLogitsWarper(0.5)(torch.zeros(1, 1, dtype=torch.long), logits)[0] > -torch.inf
+    assert not expected[0]
+    assert torch.equal(frequencies(logits, typical_p=0.5) > 0, expected)
 
 
 def test_a_row_draws_the_same_in_any_batch():
