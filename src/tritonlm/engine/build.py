@@ -32,12 +32,16 @@ class BuiltEngine:
     limits: Ready
 
 
-def build_engine(config: ModelConfig, report: Callable[[str], None]) -> BuiltEngine:
+def build_engine(
+    config: ModelConfig,
+    report: Callable[[str], None],
+    load: Callable[[ModelConfig, Callable[[str], None]], LoadedModel] = load_model,
+) -> BuiltEngine:
     """Load the model of `config` and make its engine; raises `InvalidArgument`.
 
     `report` gets a line of progress at a time.
     """
-    model = load_model(config, report)
+    model = load(config, report)
     num_blocks = choose_num_blocks(config, model)
     num_slots = num_blocks * config.block_size
     max_model_len = min(model.max_model_len, num_slots)

@@ -62,8 +62,14 @@ def load_model(config: ModelConfig, report: Callable[[str], None]) -> LoadedMode
 
     `report` gets a line of progress at a time.
     """
-    device = choose_device(config.device)
-    module = _read_checkpoint(config, device)
+    return adopt_module(config, _read_checkpoint(config, choose_device(config.device)), report)
+
+
+def adopt_module(
+    config: ModelConfig, module: PreTrainedModel, report: Callable[[str], None]
+) -> LoadedModel:
+    """Give `module` our attention, in place; raises `InvalidArgument` if it cannot take it."""
+    device = module.device
     module.requires_grad_(False).eval()
     num_parameters = sum(parameter.numel() for parameter in module.parameters())
     num_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
