@@ -18,6 +18,7 @@ from tritonlm.errors import InvalidArgument
 ENV_PREFIX = "TRITONLM_"
 DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
+BOOLS = {"true": True, "false": False}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -45,6 +46,12 @@ class ModelConfig:
     """Requests in one step of the engine."""
     max_num_batched_tokens: int = 2048
     """Tokens in one step of the engine: a longer prompt is computed in chunks."""
+    max_prefill_chunk: int = 1024
+    """Tokens of one prompt in a step that it shares with other requests, which wait for it."""
+    prefix_cache: bool = True
+    """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
+    priority_ageing_s: float = 10.0
+    """How long a request waits before it moves up a class, from low to normal to high to urgent."""
     max_unfinished_requests: int = 4096
     """Requests in one front end, waiting and running; more are refused as unavailable."""
     engine_start_timeout_s: float = 1800.0
@@ -58,7 +65,8 @@ class ModelConfig:
         _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
-                     "max_unfinished_requests", "engine_start_timeout_s"):
+                     "max_prefill_chunk", "priority_ageing_s", "max_unfinished_requests",
+                     "engine_start_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         _require("block_size", self.block_size, is_power, "a power of two")
@@ -90,11 +98,18 @@ class ModelConfig:
 
     def to_parameters(self) -> dict[str, str]:
         """The settings that differ from the defaults, as texts that `build` reads back."""
-        return {field.name: str(getattr(self, field.name)) for field in fields(self)
+        return {field.name: _text(getattr(self, field.name)) for field in fields(self)
                 if getattr(self, field.name) != field.default}
 
 
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _parse(name: str, kind: str, text: str) -> Any:
+    if kind == "bool":
+        _require(name, text, text in BOOLS, " or ".join(BOOLS))
+        return BOOLS[text]
     number = {"int": int, "float": float}.get(kind.split(" ", maxsplit=1)[0])
     if number is None:
         return text

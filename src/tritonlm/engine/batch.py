@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tritonlm.engine.table import RequestTable
 
 Int32 = NDArray[np.int32]
+PENDING = -1
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Batch:
     num_new: Int32
     """Tokens of each request in this step, [n]."""
     token_ids: Int32
-    """[T]"""
+    """[T]; `PENDING` where the host does not know the id yet."""
+    pending: NDArray[np.bool_]
+    """Requests whose last token here is the one that the last launched step samples, [n]."""
     positions: Int32
     """Place of each token in its request, [T]."""
     slots: Int32
@@ -51,10 +54,14 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
     positions = (np.repeat(table.num_computed[rows], num_new) + offsets).astype(np.int32)
     blocks = table.block_tables[token_rows, positions // table.block_size]
     context_lens = table.num_computed[rows] + num_new
+    token_ids = table.token_ids[token_rows, positions]
+    pending = table.num_pending[rows] > 0
+    token_ids[(starts + num_new - 1)[pending]] = PENDING
     return Batch(
         rows=rows,
         num_new=num_new,
-        token_ids=table.token_ids[token_rows, positions],
+        token_ids=token_ids,
+        pending=pending,
         positions=positions,
         slots=blocks * table.block_size + positions % table.block_size,
         context_lens=context_lens,

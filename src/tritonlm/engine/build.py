@@ -17,6 +17,7 @@ from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.messages import Ready
 from tritonlm.engine.runner import Runner, choose_num_blocks
 from tritonlm.engine.scheduler import Scheduler
+from tritonlm.engine.step_runner import SynchronousRunner
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
 from tritonlm.errors import InvalidArgument
 
@@ -54,8 +55,8 @@ def build_engine(
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
     eos_ids = np.array(model.eos_ids[:MAX_EOS_IDS], np.int32)
     table = RequestTable(config.max_num_seqs, max_model_len, config.block_size, eos_ids)
-    scheduler = Scheduler(table, BlockPool(num_blocks), config.max_num_batched_tokens)
-    engine = Engine(scheduler, partial(runner.run, table=table))
+    scheduler = Scheduler(table, BlockPool(num_blocks), config)
+    engine = Engine(scheduler, SynchronousRunner(partial(runner.run, table=table)))
     return BuiltEngine(engine, Ready(max_model_len, model.vocab_size))
 
 

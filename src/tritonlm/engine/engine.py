@@ -1,9 +1,11 @@
-"""The engine: step() schedules, runs and hands back."""
+"""The engine: step() schedules, launches and hands back."""
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
-from tritonlm.engine.messages import Failed, Stats, Submit, Tokens
-from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler, Waiting
+from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Stats, Submit, Tokens
+from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
+from tritonlm.engine.step_runner import LaunchedStep, StepRunner
 
 NO_TOKEN = -1
 
@@ -45,114 +48,115 @@ class News:
 class Engine:
     """Requests in, tokens out, a step at a time.
 
-    `run` computes a batch and returns the sampled ids, int32 [m]; a `RuntimeError` of it fails
-    the requests of the batch, and no others.
+    With `depth` 1 a step is launched before the tokens of the one before are read back, so that
+    the device has work while they are handed out; with 0 each step is read back at once. A
+    `RuntimeError` of `runner` fails the requests of that step, and no others.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        run: Callable[[Batch], Int32],
+        runner: StepRunner,
         clock: Callable[[], float] = time.monotonic,
+        depth: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        self._run = run
+        self._runner = runner
         self._clock = clock
-        self._next_deadline_s = math.inf
+        self._depth = depth
+        self._launched: deque[tuple[Batch, LaunchedStep]] = deque()
+        self._deadlines: list[tuple[float, int, int]] = []
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return self.scheduler.has_work
+        return self.scheduler.has_work or bool(self._launched)
 
     def submit(self, owner: int, request: Submit) -> None:
         """Queue `request` of front end `owner`; raises ValueError when it can never run."""
+        self._check(owner, request)
+        self.scheduler.submit(owner, request, self._clock())
+        if request.deadline_s < math.inf:
+            heapq.heappush(self._deadlines, (request.deadline_s, owner, request.key))
+
+    def cancel(self, owner: int, key: int) -> None:
+        """End a request whose front end wants no more of it."""
+        self._end([(owner, key)], CANCELLED)
+
+    def cancel_by_id(self, request_id: str) -> News:
+        """End every request called `request_id`."""
+        return self._end([name for name, request in self.scheduler.requests.items()
+                          if request.submit.request_id == request_id], CANCELLED)
+
+    def cancel_all(self, owner: int) -> None:
+        """End the requests of a front end that is gone."""
+        self._end([name for name in self.scheduler.requests if name[0] == owner], CANCELLED)
+
+    def step(self) -> list[News]:
+        """Launch one batch and read one back; returns what happened, in order."""
+        news = self._expire()
+        batch = self.scheduler.schedule(self._clock())
+        if batch is not None:
+            news += self._launch(batch)
+        if self._launched and (batch is None or len(self._launched) > self._depth):
+            news.append(self._read_back(*self._launched.popleft()))
+        return news
+
+    def stats(self) -> Stats:
+        """The gauges as they are now."""
+        return self.scheduler.stats(self._clock())
+
+    def _check(self, owner: int, request: Submit) -> None:
         table = self.scheduler.table
         total = request.num_prompt_tokens + request.max_tokens
         num_blocks = table.blocks_for(total)
         if total > table.token_ids.shape[1] or num_blocks > self.scheduler.blocks.num_blocks:
             raise ValueError(f"a request of {total} tokens does not fit the engine")
-        self.scheduler.waiting.append(Waiting(owner, request))
-        self._next_deadline_s = min(self._next_deadline_s, request.deadline_s)
+        if request.num_prompt_tokens < 1 or request.max_tokens < 1:
+            raise ValueError("a request has a token in its prompt and wants one at least")
+        if not 0 <= request.priority < NUM_PRIORITIES:
+            raise ValueError(f"there is no priority {request.priority}")
+        if (owner, request.key) in self.scheduler.requests:
+            raise ValueError(f"there is a request {request.key} already")
 
-    def cancel(self, owner: int, key: int) -> None:
-        """End a request whose front end wants no more of it."""
-        self._end(lambda o, request_key, _: (o, request_key) == (owner, key), CANCELLED)
-
-    def cancel_by_id(self, request_id: str) -> News:
-        """End every request called `request_id`."""
-        return self._end(lambda _owner, _key, name: name == request_id, CANCELLED)
-
-    def cancel_all(self, owner: int) -> None:
-        """End the requests of a front end that is gone."""
-        self._end(lambda o, _key, _name: o == owner, CANCELLED)
-
-    def step(self) -> list[News]:
-        """Run one batch; returns what happened, in order."""
-        news = self._expire()
-        batch = self.scheduler.schedule()
-        if batch is None:
-            return news
+    def _launch(self, batch: Batch) -> list[News]:
         try:
-            token_ids = self._run(batch)
+            step = self._runner.launch(batch)
         except RuntimeError as error:
-            return [*news, self._fail(batch, str(error))]
-        reasons = self.scheduler.commit(batch, token_ids)
-        return [*news, self._news(batch.rows[batch.sampled], token_ids, reasons)]
+            return [self._fail(batch, str(error))]
+        self.scheduler.advance(batch)
+        self._launched.append((batch, step))
+        return []
 
-    def stats(self) -> Stats:
-        """The gauges as they are now."""
-        scheduler = self.scheduler
-        return Stats(
-            num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting) + len(scheduler.preempted),
-            num_blocks_used=scheduler.blocks.num_used,
-            num_blocks=scheduler.blocks.num_blocks,
-        )
-
-    def _news(self, rows: Int32, token_ids: Int32, reasons: NDArray[np.uint8]) -> News:
+    def _read_back(self, batch: Batch, step: LaunchedStep) -> News:
+        try:
+            token_ids = step.tokens()
+        except RuntimeError as error:
+            return self._fail(batch, str(error))
+        rows, token_ids, reasons = self.scheduler.commit(batch, token_ids, self._clock())
         table = self.scheduler.table
         return News(table.owner[rows], table.key[rows], token_ids, reasons)
 
     def _fail(self, batch: Batch, message: str) -> News:
-        for row in batch.rows.tolist():
-            self.scheduler.remove(row)
+        rows = self.scheduler.discard(batch, self._clock())
         table = self.scheduler.table
         nothing = np.zeros(0, np.int32)
-        return News(table.owner[batch.rows], table.key[batch.rows], nothing,
-                    nothing.astype(np.uint8), message)
+        return News(table.owner[rows], table.key[rows], nothing, nothing.astype(np.uint8), message)
 
     def _expire(self) -> list[News]:
         """End the requests whose deadline has passed."""
         now_s = self._clock()
-        if now_s < self._next_deadline_s:
-            return []
-        table, scheduler = self.scheduler.table, self.scheduler
-        late = {(waiting.owner, waiting.request.key) for waiting in scheduler.waiting
-                if waiting.request.deadline_s <= now_s}
-        late |= {(int(table.owner[row]), int(table.key[row])) for row in self._rows()
-                 if table.deadline_s[row] <= now_s}
-        news = self._end(lambda owner, key, _: (owner, key) in late, DEADLINE)
-        deadlines = [w.request.deadline_s for w in scheduler.waiting]
-        self._next_deadline_s = min([*deadlines, *table.deadline_s[self._rows()]], default=math.inf)
-        return [news]
+        late = []
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            late.append(heapq.heappop(self._deadlines)[1:])
+        return [self._end(late, DEADLINE)] if late else []
 
-    def _rows(self) -> list[int]:
-        return [*self.scheduler.running, *self.scheduler.preempted]
-
-    def _end(self, is_meant: Callable[[int, int, str], bool], reason: int) -> News:
-        """Take out the requests of which `is_meant(owner, key, request_id)` holds."""
-        table, scheduler = self.scheduler.table, self.scheduler
-        ended: list[tuple[int, int]] = []
-        for row in self._rows():
-            owner, key = int(table.owner[row]), int(table.key[row])
-            if is_meant(owner, key, table.request_id[row]):
-                scheduler.remove(row)
-                ended.append((owner, key))
-        for waiting in list(scheduler.waiting):
-            if is_meant(waiting.owner, waiting.request.key, waiting.request.request_id):
-                scheduler.waiting.remove(waiting)
-                ended.append((waiting.owner, waiting.request.key))
+    def _end(self, names: list[tuple[int, int]], reason: int) -> News:
+        """Take out the requests of these owners and keys, those that are not over."""
+        requests = self.scheduler.requests
+        ended = [name for name in names if name in requests]
+        for name in ended:
+            self.scheduler.end(requests[name], self._clock())
         owners, keys = np.array(ended, np.int64).reshape(-1, 2).T
         return News(owners.astype(np.int32), keys, np.full(keys.size, NO_TOKEN, np.int32),
                     np.full(keys.size, reason, np.uint8))

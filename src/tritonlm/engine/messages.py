@@ -12,6 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+NUM_PRIORITIES = 4
+"""Classes of requests: urgent, high, normal and low, by number."""
+NORMAL = 2
+
 
 class Hello(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """A front end presents itself; the engine answers with Ready."""
@@ -45,6 +49,10 @@ class Submit(msgspec.Struct, tag=True, array_like=True, frozen=True):
     num_logprobs: int = -1
     """Alternatives to report for each output token; -1: report nothing."""
     num_prompt_logprobs: int = -1
+    priority: int = NORMAL
+    """0 (urgent) to `NUM_PRIORITIES` - 1 (low)."""
+    user: str = ""
+    """On whose behalf: users of a class take turns."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -114,7 +122,20 @@ class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
     num_running: int
     num_waiting: int
     num_blocks_used: int
+    """Blocks of the KV cache that requests hold; those kept for their content alone are free."""
     num_blocks: int
+    num_waiting_by_priority: tuple[int, ...] = (0,) * NUM_PRIORITIES
+    oldest_wait_s: float = 0.0
+    """How long the request has waited that has waited longest."""
+    num_batch_requests: int = 0
+    """Of the last step, as are the tokens; 0 when nothing runs."""
+    num_batch_tokens: int = 0
+    num_prefix_tokens_looked_up: int = 0
+    """Tokens of admitted requests, since the start."""
+    num_prefix_tokens_hit: int = 0
+    """How many of them were in the prefix cache."""
+    num_preemptions: int = 0
+    """Requests that gave up blocks and row to be computed again later, since the start."""
 
 
 class Goodbye(msgspec.Struct, tag=True, array_like=True, frozen=True):

@@ -1,137 +1,193 @@
 """Which requests run in the next step, and with how many tokens. No torch in here.
 
-Running requests come first, each with its next token or a chunk of its prompt; what is left of
-the token budget admits requests in order of arrival. When blocks run out, the request admitted
-last gives its blocks back and is computed again later.
+    submit → waiting (queue.py) → admitted (admission.py) → running (running.py) → end
+                    ↑_________________ pre-empted _____________________|
+
+A step has single tokens first, then chunks of prompts, the most urgent first. It goes through
+three calls: `schedule` makes its batch, `advance` counts its tokens once it is launched, though
+nobody knows them yet, and `commit` fills them in when they are read back. Between the last two
+other steps may be scheduled, so a request's end is found out when it is in a further step already:
+what that one samples for it is dropped, and its row is not used again before.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tritonlm.config import ModelConfig
 from tritonlm.contract import FINISH_REASONS
+from tritonlm.engine.admission import Admission
 from tritonlm.engine.batch import Batch, Int32, build_batch
 from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.messages import Submit
+from tritonlm.engine.messages import Stats, Submit
+from tritonlm.engine.queue import WaitingQueue
+from tritonlm.engine.request import NO_ROW, Request, lane_of
+from tritonlm.engine.running import Running
 from tritonlm.engine.table import RequestTable
+from tritonlm.engine.users import Users
 
 RUNS_ON, STOP, LENGTH, CANCELLED, DEADLINE = range(len(FINISH_REASONS))
 
 
-class Waiting(NamedTuple):
-    """A request that has no row yet."""
+class Committed(NamedTuple):
+    """The tokens that a step has brought, arrays [m]."""
 
-    owner: int
-    request: Submit
+    rows: Int32
+    token_ids: Int32
+    reasons: NDArray[np.uint8]
 
 
 class Scheduler:
-    """Admission, chunks, blocks and pre-emption of the requests in a table."""
+    """Shares rows, blocks and the token budget among the requests of a table.
 
-    def __init__(self, table: RequestTable, blocks: BlockPool, max_num_batched_tokens: int) -> None:
+    The table has `config.max_num_seqs` rows for each step that may be launched and not committed,
+    and as many for the one that is scheduled meanwhile.
+    """
+
+    def __init__(self, table: RequestTable, blocks: BlockPool, config: ModelConfig) -> None:
         self.table = table
         self.blocks = blocks
-        self.waiting: deque[Waiting] = deque()
-        self.preempted: deque[int] = deque()
-        self.running: list[int] = []
-        self._max_num_batched_tokens = max_num_batched_tokens
+        self.requests: dict[tuple[int, int], Request] = {}
+        """All that are not over, by owner and key, in order of arrival."""
+        self._config = config
+        self._num_arrived = 0
+        self._users = Users()
+        self._queue = WaitingQueue(self._users, config.priority_ageing_s)
+        self._running = Running(table, blocks, self._queue, config.prefix_cache)
+        self._admission = Admission(self._queue, self._running, config)
+        self._last_batch: Batch | None = None
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
-        return bool(self.running or self.waiting or self.preempted)
+        """Whether there are requests that are not over."""
+        return bool(self.requests)
 
-    def schedule(self) -> Batch | None:
-        """The next step's batch, its blocks taken; None when nothing runs."""
-        self._admit()
-        if not self.running:
-            return None
-        rows, num_new = self._share_budget()
-        while self._num_missing_blocks(rows, num_new).sum() > self.blocks.num_free:
-            self._preempt(self.running[-1])
-            rows, num_new = self._share_budget()
-        self._take_blocks(rows, self._num_missing_blocks(rows, num_new))
-        return build_batch(self.table, rows, num_new)
+    def submit(self, owner: int, submit: Submit, now_s: float) -> None:
+        """Queue a request, whose key its front end has not in use."""
+        request = Request(owner, submit, self._num_arrived, self._users.join(submit.user),
+                          submit.prompt(), lane_of(submit.priority),
+                          self._config.priority_ageing_s)
+        self._num_arrived += 1
+        self.requests[owner, submit.key] = request
+        self._running.name_blocks(request)
+        self._queue.enter(request, now_s)
 
-    def commit(self, batch: Batch, token_ids: Int32) -> NDArray[np.uint8]:
-        """Append the sampled `token_ids`, int32 [m]; return their finish reason codes, uint8 [m].
+    def end(self, request: Request, now_s: float) -> None:
+        """Take out `request`, which is not over."""
+        del self.requests[request.owner, request.submit.key]
+        self._users.leave(request.user)
+        if request.row == NO_ROW:
+            self._queue.leave(request, now_s)
+        else:
+            self._running.remove(request)
 
-        Requests that finished give up their blocks and rows.
+    def schedule(self, now_s: float) -> Batch | None:
+        """The next step's batch, its blocks taken; None when nothing can run now."""
+        self._queue.age(now_s)
+        self._admission.admit(now_s)
+        rows, num_new = self._share_budget(self.table.runnable(), now_s)
+        rows, num_new = self._cover(rows, num_new, now_s)
+        self._last_batch = build_batch(self.table, rows, num_new) if rows.size else None
+        if self._last_batch:
+            self.table.take_off(self._last_batch.rows)
+        return self._last_batch
+
+    def advance(self, batch: Batch) -> None:
+        """Count the tokens of `batch`, which is launched."""
+        self.table.num_computed[batch.rows] = batch.context_lens
+        self.table.append_pending(batch.rows[batch.sampled])
+        self._users.charge(self.table.user[batch.rows], batch.num_new)
+
+    def commit(self, batch: Batch, token_ids: Int32, now_s: float) -> Committed:
+        """Fill in the sampled `token_ids`, int32 [m], of the oldest launched batch.
+
+        Drops those of requests that are over by now; ends the requests that finish.
         """
         table = self.table
-        table.num_computed[batch.rows] += batch.num_new
-        rows = batch.rows[batch.sampled]
-        table.token_ids[rows, table.num_tokens[rows]] = token_ids
-        table.num_tokens[rows] += 1
+        is_live = table.is_live[batch.rows]
+        self._running.publish(batch.rows[is_live], batch.context_lens[is_live])
+        is_kept = is_live[batch.sampled]
+        rows, token_ids = batch.rows[batch.sampled][is_kept], token_ids[is_kept]
+        num_known = table.fill_in(rows, token_ids)
         is_stop = (table.stop_ids[rows] == token_ids[:, None]).any(axis=1)
-        is_full = table.num_tokens[rows] >= table.max_total[rows]
+        is_full = num_known == table.max_total[rows]
         reasons = np.where(is_stop, STOP, np.where(is_full, LENGTH, RUNS_ON)).astype(np.uint8)
-        for row in rows[reasons != RUNS_ON].tolist():
-            self.remove(row)
-        return reasons
+        self._end_rows(rows[reasons != RUNS_ON], now_s)
+        table.land(batch.rows)
+        return Committed(rows, token_ids, reasons)
 
-    def remove(self, row: int) -> None:
-        """Take a running or pre-empted request out."""
-        if row in self.running:
-            self.running.remove(row)
-        else:
-            self.preempted.remove(row)
-        self._give_back_blocks(row)
-        self.table.remove(row)
+    def discard(self, batch: Batch, now_s: float) -> Int32:
+        """`batch` has failed: end its requests that are not over; return their rows."""
+        rows: Int32 = batch.rows[self.table.is_live[batch.rows]]
+        self._end_rows(rows, now_s)
+        self.table.land(batch.rows)
+        return rows
 
-    def _admit(self) -> None:
-        """Let requests in while rows, blocks and the token budget last."""
+    def stats(self, now_s: float) -> Stats:
+        """The gauges as they are now."""
+        batch = self._last_batch
+        return Stats(
+            num_running=self.table.num_live,
+            num_waiting=len(self._queue),
+            num_blocks_used=self.blocks.num_used,
+            num_blocks=self.blocks.num_blocks,
+            num_waiting_by_priority=tuple(self._queue.num_by_priority),
+            oldest_wait_s=self._queue.oldest_wait_s(now_s),
+            num_batch_requests=batch.rows.size if batch else 0,
+            num_batch_tokens=batch.positions.size if batch else 0,
+            num_prefix_tokens_looked_up=self._admission.num_prefix_tokens_looked_up,
+            num_prefix_tokens_hit=self._admission.num_prefix_tokens_hit,
+            num_preemptions=self._running.num_preemptions,
+        )
+
+    def _share_budget(
+        self, rows: Int32, now_s: float
+    ) -> tuple[Int32, Int32]:
+        """Rows and their numbers of tokens in this step: single tokens first, then chunks.
+
+        As in the queue, a request whose turn does not come moves up a class in time.
+        """
         table = self.table
-        pending = table.num_tokens[self.running] - table.num_computed[self.running]
-        budget = self._max_num_batched_tokens - int(pending.sum())
-        while budget > 0 and (self.preempted or (self.waiting and table.has_free_row)):
-            if self.preempted:
-                num_tokens = int(table.num_tokens[self.preempted[0]])
-            else:
-                num_tokens = self.waiting[0].request.num_prompt_tokens
-            num_blocks = table.blocks_for(num_tokens + 1)
-            # A block for each running request stays free: else the newcomer is thrown out again.
-            if num_blocks + len(self.running) > self.blocks.num_free and self.running:
-                return
-            row = self.preempted.popleft() if self.preempted else table.add(*self.waiting.popleft())
-            self.running.append(row)
-            num_held = min(num_blocks, table.blocks_for(int(table.max_total[row])))
-            self._take_blocks(np.array([row], np.int32), np.array([num_held], np.int32))
-            budget -= num_tokens
+        num_new = table.num_tokens[rows] - table.num_computed[rows]
+        is_single = num_new == 1
+        if is_single.all():
+            return rows, num_new
+        chunk = self._config.max_prefill_chunk if rows.size > 1 else num_new.max()
+        singles, others = rows[is_single], rows[~is_single]
+        ages = (now_s - table.admitted_s[others]) // self._config.priority_ageing_s
+        others = table.most_urgent_first(others, ages)
+        wanted = np.minimum(table.num_tokens[others] - table.num_computed[others], chunk)
+        budget = self._config.max_num_batched_tokens - singles.size
+        num_new = np.clip(budget - (np.cumsum(wanted) - wanted), 0, wanted).astype(np.int32)
+        others, num_new = others[num_new > 0], num_new[num_new > 0]
+        return (np.concatenate((singles, others)),
+                np.concatenate((np.ones(singles.size, np.int32), num_new)))
 
-    def _share_budget(self) -> tuple[Int32, Int32]:
-        """Rows and their numbers of tokens in this step: single tokens first, then chunks."""
-        table = self.table
-        rows = np.array(self.running, np.int32)
-        pending = table.num_tokens[rows] - table.num_computed[rows]
-        order = np.argsort(pending != 1, kind="stable")
-        rows, pending = rows[order], pending[order]
-        num_before = np.cumsum(pending) - pending
-        num_new = np.clip(self._max_num_batched_tokens - num_before, 0, pending)
-        return rows[num_new > 0], num_new[num_new > 0].astype(np.int32)
+    def _cover(
+        self, rows: Int32, num_new: Int32, now_s: float
+    ) -> tuple[Int32, Int32]:
+        """Take the blocks that a step needs; pre-empt requests while there are not enough.
 
-    def _num_missing_blocks(self, rows: Int32, num_new: Int32) -> Int32:
-        table = self.table
-        num_needed = -(-(table.num_computed[rows] + num_new) // table.block_size)
-        return np.maximum(num_needed - table.num_blocks[rows], 0).astype(np.int32)
+        The last request is never pre-empted: what it lacks is still held by requests whose
+        last token is under way.
+        """
+        is_lacking = self._running.lack_a_block(rows, num_new)
+        while np.count_nonzero(is_lacking) > self.blocks.num_free:
+            candidates = self.table.most_urgent_first(self.table.runnable())
+            if candidates.size == 1:
+                return rows[:0], num_new[:0]
+            self._running.preempt(int(candidates[-1]), now_s)
+            is_kept = rows != candidates[-1]
+            rows, num_new, is_lacking = rows[is_kept], num_new[is_kept], is_lacking[is_kept]
+        if is_lacking.any():
+            self._running.extend(rows[is_lacking])
+        return rows, num_new
 
-    def _take_blocks(self, rows: Int32, counts: Int32) -> None:
-        table = self.table
-        for row, count in zip(rows[counts > 0].tolist(), counts[counts > 0].tolist(), strict=True):
-            start = int(table.num_blocks[row])
-            table.block_tables[row, start : start + count] = self.blocks.take(count)
-            table.num_blocks[row] += count
-
-    def _give_back_blocks(self, row: int) -> None:
-        self.blocks.give_back(self.table.blocks_of(row))
-        self.table.num_blocks[row] = 0
-
-    def _preempt(self, row: int) -> None:
-        self.running.remove(row)
-        self._give_back_blocks(row)
-        self.table.num_computed[row] = 0
-        self.preempted.appendleft(row)
+    def _end_rows(self, rows: Int32, now_s: float) -> None:
+        for row in rows.tolist():
+            request = self.table.requests[row]
+            assert request is not None
+            self.end(request, now_s)

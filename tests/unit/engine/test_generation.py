@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,12 @@ from tests.checkpoints import VOCAB_SIZE, save_random_model
 from transformers import AutoModelForCausalLM
 
 from tritonlm.config import ModelConfig
+from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.build import build_engine
+from tritonlm.engine.engine import Engine
+from tritonlm.engine.scheduler import Scheduler
+from tritonlm.engine.step_runner import FinishedStep
+from tritonlm.engine.table import RequestTable
 
 MAX_TOKENS = 24
 
@@ -74,15 +82,58 @@ def test_preempted_requests_come_out_the_same(checkpoint, reference):
     few_blocks = 24 * 16 * 2 * 2 * 2 * 16 * 4 / 2**30
     engine = engine_of(checkpoint, kv_cache_gib=few_blocks)
     requests = [submit(key, prompt, 60) for key, prompt in enumerate(prompts(12, seed=1))]
-    was_preempted = []
-    engine.scheduler.preempted = type("Watched", (type(engine.scheduler.preempted),), {
-        "appendleft": lambda self, row: was_preempted.append(row) or super(
-            type(self), self).appendleft(row)})()
     outcomes = run_all(engine, {0: requests})
-    assert was_preempted
+    assert engine.stats().num_preemptions > 0
     for request in requests:
         assert outcomes.token_ids[request.key] == reference(request.prompt().tolist(), 60)
     assert_idle_and_clean(engine)
+
+
+def test_prompts_found_in_the_prefix_cache_come_out_the_same(checkpoint, reference):
+    engine = engine_of(checkpoint)
+    shared = prompts(1)[0] * 2
+    first = submit(0, shared, MAX_TOKENS)
+    answer = run_all(engine, {0: [first]}).token_ids[0]
+    assert answer == reference(shared)
+    tails = [[], [5], prompts(1, seed=2)[0], [*answer, 9, 8, 7]]
+    requests = [submit(key, shared + tail, MAX_TOKENS) for key, tail in enumerate(tails, start=1)]
+    outcomes = run_all(engine, {0: requests})
+    for request in requests:
+        assert outcomes.token_ids[request.key] == reference(request.prompt().tolist())
+    assert engine.stats().num_prefix_tokens_hit >= len(tails) * (len(shared) // 16 * 16)
+    assert_idle_and_clean(engine)
+
+
+def test_steps_launched_ahead_come_out_the_same(checkpoint, reference):
+    engine = engine_of(checkpoint)
+    ahead = launched_ahead(engine)
+    requests = [submit(key, prompt, MAX_TOKENS - key, temperature=key % 2 * 1.0, seed=key)
+                for key, prompt in enumerate(prompts(8))]
+    arrivals = {2 * key: [request] for key, request in enumerate(requests)}
+    expected, outcomes = run_all(engine, arrivals), run_all(ahead, arrivals)
+    assert outcomes.token_ids == expected.token_ids
+    for request in requests[::2]:
+        assert outcomes.token_ids[request.key] == reference(
+            request.prompt().tolist(), request.max_tokens)
+    assert_idle_and_clean(ahead)
+
+
+def launched_ahead(engine):
+    """The same model in an engine of depth 1, its steps run at once but read back later."""
+    old, config = engine.scheduler.table, ModelConfig(max_num_seqs=32, max_num_batched_tokens=64)
+    table = RequestTable(2 * 32, old.token_ids.shape[1], old.block_size, old._eos_ids)
+    scheduler = Scheduler(table, BlockPool(engine.scheduler.blocks.num_blocks), config)
+    run = engine._runner.run.func
+    last_token = np.zeros(2 * 32, np.int32)
+
+    def launch(batch):
+        token_ids, last = batch.token_ids.copy(), batch.query_starts[1:][batch.pending] - 1
+        token_ids[last] = last_token[batch.rows[batch.pending]]
+        sampled = run(replace(batch, token_ids=token_ids), table=table)
+        last_token[batch.rows[batch.sampled]] = sampled
+        return FinishedStep(sampled)
+
+    return Engine(scheduler, SimpleNamespace(launch=launch), depth=1)
 
 
 def test_a_prompt_longer_than_the_token_budget_comes_in_chunks(checkpoint, reference):

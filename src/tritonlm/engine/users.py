@@ -1,0 +1,56 @@
+"""How much each user has been served, so that the next turn is that of who got least."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Users:
+    """The users that have requests, each with a number and the tokens computed for it.
+
+    A user who comes, or comes back, is level with the least served one: idle time earns nothing.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._names: list[str] = []
+        self._free_numbers: list[int] = []
+        self._num_requests = np.zeros(8, np.int64)
+        self._num_tokens = np.zeros(8)
+
+    def join(self, name: str) -> int:
+        """The number of user `name`, who has one request more."""
+        number = self._numbers.get(name)
+        if number is None:
+            number = self._numbers[name] = self._new_number(name)
+            is_here = self._num_requests > 0
+            self._num_tokens[number] = self._num_tokens[is_here].min() if is_here.any() else 0
+        self._num_requests[number] += 1
+        return number
+
+    def leave(self, number: int) -> None:
+        """User `number` has one request less."""
+        self._num_requests[number] -= 1
+        if self._num_requests[number] == 0:
+            del self._numbers[self._names[number]]
+            self._free_numbers.append(number)
+
+    def charge(self, numbers: NDArray[np.int32], num_tokens: NDArray[np.int32]) -> None:
+        """Each of `numbers`, [n] and not necessarily distinct, was served `num_tokens`, [n]."""
+        self._num_tokens += np.bincount(numbers, num_tokens, self._num_tokens.size)
+
+    def num_tokens(self, number: int) -> float:
+        """Tokens that user `number` was served."""
+        return float(self._num_tokens[number])
+
+    def _new_number(self, name: str) -> int:
+        if self._free_numbers:
+            number = self._free_numbers.pop()
+            self._names[number] = name
+            return number
+        self._names.append(name)
+        if len(self._names) > self._num_tokens.size:
+            self._num_requests = np.append(self._num_requests, np.zeros_like(self._num_requests))
+            self._num_tokens = np.append(self._num_tokens, np.zeros_like(self._num_tokens))
+        return len(self._names) - 1
