@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonlm.errors import InvalidArgument
+from tritonlm.options import MAX_SEQUENCES
 
 ENV_PREFIX = "TRITONLM_"
 DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -52,6 +53,8 @@ class ModelConfig:
     """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
     priority_ageing_s: float = 10.0
     """How long a request waits before it moves up a class, from low to normal to high to urgent."""
+    max_sequences: int = 128
+    """Sequences that one request may ask for with `n`."""
     max_unfinished_requests: int = 4096
     """Requests in one front end, waiting and running; more are refused as unavailable."""
     engine_start_timeout_s: float = 1800.0
@@ -68,6 +71,8 @@ class ModelConfig:
                      "max_prefill_chunk", "priority_ageing_s", "max_unfinished_requests",
                      "engine_start_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        _require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
+                 f"1 to {MAX_SEQUENCES}")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         _require("block_size", self.block_size, is_power, "a power of two")
         _require("max_num_batched_tokens", self.max_num_batched_tokens,

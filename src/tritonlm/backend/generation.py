@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
+from tritonlm.backend.sequence import Part, Sequence
 from tritonlm.backend.tensors import error_response, model_response
-from tritonlm.contract import FINISH_REASONS, MODELS
+from tritonlm.contract import MODELS
 from tritonlm.engine.messages import Submit
 from tritonlm.options import Options
-from tritonlm.text.stream import Chunk, TextStream
 
 GENERATE = MODELS["generate"]
-STOP, CANCELLED = FINISH_REASONS.index("stop"), FINISH_REASONS.index("cancelled")
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 TEXT_OUTPUTS = frozenset({"text_output", "detokenize_ids", "detokenize_span"})
+CANCELLED_VALUES = {
+    "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
+    "num_input_tokens": [], "num_output_tokens": [], "sequence_index": 0, "logprobs": [],
+    "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
+}
+"""What a request to cancel others is answered with."""
 
 
 class Answer:
@@ -52,107 +56,104 @@ class Answer:
 
 
 class Generation:
-    """A request that the engine works for: its ids in, its responses out."""
+    """A request that the engine works for: `n` sequences of one prompt, and their responses."""
 
     def __init__(
-        self, answer: Answer, prompt_ids: NDArray[np.int32], options: Options, text: TextStream,
-        max_tokens: int, deadline_s: float, banned: tuple[tuple[int, ...], ...] = (),
+        self, answer: Answer, options: Options, submit: Submit, sequences: list[Sequence]
     ) -> None:
+        """Sequence 0 is as `submit`; the others differ from it in key and seed."""
         self.answer = answer
         self.options = options
-        self.deadline_s = deadline_s
+        self.sequences = sequences
+        self.keys = range(0)
+        """Those of the sequences in the engine, in order."""
         self.is_submitted = False
-        self._prompt_ids = prompt_ids
-        self._max_tokens = max_tokens
-        self._banned = banned
-        self._text = text
-        self._shown_text = ""
-        self._ids: list[int] = []
-        self._num_taken = 0
-        self._num_sent = 0
-        self._num_chunks = 0
-        self._reason = 0
+        self._submit = submit
+        self._num_prompt_tokens = submit.num_prompt_tokens
 
-    def submission(self, key: int) -> Submit:
-        """The request as the engine gets it."""
-        options = self.options
-        seed = secrets.randbits(64) if options.seed is None else options.seed
-        self.is_submitted = True
-        return Submit(
-            key=key, request_id=options.request_id, token_ids=self._prompt_ids.tobytes(),
-            max_tokens=self._max_tokens, temperature=options.temperature, top_p=options.top_p,
-            top_k=max(options.top_k, 0), min_p=options.min_p, seed=seed,
-            stop_token_ids=options.stop_token_ids, ignore_eos=options.ignore_eos,
-            deadline_s=self.deadline_s, typical_p=options.typical_p,
-            repetition_penalty=options.repetition_penalty,
-            presence_penalty=options.presence_penalty,
-            frequency_penalty=options.frequency_penalty, min_tokens=options.min_tokens,
-            logit_bias=options.logit_bias, banned=self._banned)
+    @property
+    def deadline_s(self) -> float:
+        """When the engine ends it, on the monotonic clock."""
+        return self._submit.deadline_s
 
-    def take(self, token_id: int, reason: int) -> None:
-        """News from the engine; nothing is sent yet."""
-        if token_id >= 0:
-            self._ids.append(token_id)
-        self._reason = reason
-
-    def end(self, reason: str) -> None:
-        """The request is over for a reason that the engine does not know of."""
-        self._reason = FINISH_REASONS.index(reason)
+    @property
+    def is_over(self) -> bool:
+        """Whether all sequences are over."""
+        return all(sequence.finish_reason for sequence in self.sequences)
 
     @property
     def finish_reason(self) -> str:
-        """Why the request is over; empty while it is not."""
-        return FINISH_REASONS[self._reason]
+        """Why its first sequence is over."""
+        return self.sequences[0].finish_reason
 
     @property
     def num_output_tokens(self) -> int:
-        """Tokens so far."""
-        return len(self._ids)
+        """Tokens of all sequences so far."""
+        return sum(sequence.num_tokens for sequence in self.sequences)
 
-    def deliver(self) -> None:
-        """Send what has come in if it makes a response; the final one if the request is over."""
-        chunk = self._next_chunk()
-        if chunk.is_stopped and self._reason != CANCELLED:
-            del self._ids[self._num_taken + chunk.num_ids :]
-            self.end("stop")
-        self._num_taken = len(self._ids)
+    def enter(self, first_key: int) -> None:
+        """Give the sequences keys."""
+        self.keys = range(first_key, first_key + len(self.sequences))
+
+    def submissions(self) -> list[Submit]:
+        """The sequences as the engine gets them."""
+        self.is_submitted = True
+        first, *others = self.keys
+        return [replace(self._submit, key=first), *(
+            replace(self._submit, key=key, seed=(self._submit.seed + place) % 2**64,
+                    num_prompt_logprobs=-1)
+            for place, key in enumerate(others, start=1))]
+
+    def sequence(self, key: int) -> Sequence:
+        """The sequence of `key`."""
+        return self.sequences[key - self.keys.start]
+
+    def take(self, key: int, token_id: int, reason: int) -> None:
+        """News from the engine of the sequence of `key`; nothing is sent yet."""
+        sequence = self.sequence(key)
+        if not sequence.finish_reason:
+            sequence.take(token_id, reason)
+
+    def end(self, reason: str) -> None:
+        """Whatever is not over ends for a reason that the engine does not know of."""
+        for sequence in self.sequences:
+            if not sequence.finish_reason:
+                sequence.end(reason)
+
+    def deliver(self) -> list[int]:
+        """Send what has come in if it makes responses; the final one if the request is over.
+
+        Returns the keys that the engine need not go on with: a stop text has ended them.
+        """
+        fresh = [sequence for sequence in self.sequences if sequence.has_news]
+        stopped = [self.keys[sequence.index] for sequence in fresh if sequence.advance()]
         if self.options.stream:
-            is_held_back = not chunk.text and TEXT_OUTPUTS & self.answer.requested
-            if self._reason or not is_held_back:
-                self._send(chunk.text, self._ids[self._num_sent :], chunk.window, chunk.span)
-            return
-        self._shown_text += chunk.text
-        if self._reason:
-            prompt_ids = [] if self.options.exclude_input_in_output else self._prompt_ids.tolist()
-            self._send(self._shown_text, self._ids, [*prompt_ids, *self._ids],
-                       (0, len(self._shown_text)))
-
-    def _next_chunk(self) -> Chunk:
-        """The text of the ids that came since the last call; a stop token has none."""
-        ids = self._ids[self._num_taken :]
-        if self._reason == STOP and not self.options.include_stop_str_in_output:
-            ids.pop()
-        return self._text.push(ids, is_final=self._reason != 0)
+            may_wait = bool(TEXT_OUTPUTS & self.answer.requested)
+            ready = [sequence for sequence in fresh if not (may_wait and sequence.is_held_back)]
+            for sequence in ready:
+                is_final = sequence is ready[-1] and self.is_over
+                self._send([sequence], [sequence.next_part()], sequence.num_parts - 1, is_final)
+        elif self.is_over:
+            self._send(self.sequences, [sequence.whole() for sequence in self.sequences], 0, True)
+        return stopped
 
     def _send(
-        self, text: str, ids: Sequence[int], window: Sequence[int] | NDArray[np.int32],
-        span: tuple[int, int],
+        self, sequences: list[Sequence], parts: list[Part], chunk_index: int, is_final: bool
     ) -> None:
         options = self.options
         self.answer.send({
-            "text_output": text,
-            "output_ids": ids,
-            "chunk_index": self._num_chunks,
-            "finish_reason": [self.finish_reason] if options.return_finish_reason else [],
+            "text_output": [part.text for part in parts],
+            "output_ids": list(chain.from_iterable(part.ids for part in parts)),
+            "chunk_index": chunk_index,
+            "finish_reason": ([sequence.finish_reason for sequence in sequences]
+                              if options.return_finish_reason else []),
             "num_input_tokens": (
-                [self._prompt_ids.size] if options.return_num_input_tokens else []),
-            "num_output_tokens": (
-                [len(self._ids)] if options.return_num_output_tokens else []),
-            "sequence_index": 0,
-            "logprobs": [],
-            "detokenize_ids": window,
-            "detokenize_span": span,
-            "detokenize_num_ids": len(window),
-        }, is_final=self._reason != 0)
-        self._num_chunks += 1
-        self._num_sent = len(self._ids)
+                [self._num_prompt_tokens] if options.return_num_input_tokens else []),
+            "num_output_tokens": ([sequence.num_tokens for sequence in sequences]
+                                  if options.return_num_output_tokens else []),
+            "sequence_index": [sequence.index for sequence in sequences],
+            "logprobs": [part.logprobs for part in parts if part.logprobs],
+            "detokenize_ids": np.concatenate([part.window for part in parts]),
+            "detokenize_span": list(chain.from_iterable(part.span for part in parts)),
+            "detokenize_num_ids": [len(part.window) for part in parts],
+        }, is_final)

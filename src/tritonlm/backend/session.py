@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tritonlm.backend.generation import Answer, Generation
+from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.link import EngineLink
 from tritonlm.backend.metrics import FrontEndMetrics
@@ -58,6 +59,8 @@ class Session:
         self._link = EngineLink(endpoint.address, self._wake_fd)
         self._inbox: deque[Generation | Refusal | Cancellation] = deque()
         self._generations: dict[int, Generation] = {}
+        """By the key of each of their sequences."""
+        self._outgoing: list[messages.ToEngine] = []
         self._cancellations: dict[int, Cancellation] = {}
         self._num_keys = 0
         self._is_ready = False
@@ -107,6 +110,7 @@ class Session:
             self._take_inbox()
             self._receive()
             self._sweep()
+            self._flush()
         self._fail_all(Unavailable("the server is stopping"))
         self._take_inbox()
         self._fail_all(Unavailable("the server is stopping"))
@@ -120,23 +124,32 @@ class Session:
 
     def _take_inbox(self) -> None:
         """Pass on what `put` has brought."""
-        outgoing: list[messages.ToEngine] = []
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Refusal):
                 self._refuse(item.answer, item.error)
-                continue
-            self._num_keys += 1
-            if isinstance(item, Generation):
-                self._generations[self._num_keys] = item
-                if self._is_ready:
-                    outgoing.append(item.submission(self._num_keys))
+            elif isinstance(item, Generation):
+                self._enter(item)
             elif self._is_ready:
+                self._num_keys += 1
                 self._cancellations[self._num_keys] = item
-                outgoing.append(messages.CancelById(self._num_keys, item.request_id))
+                self._outgoing.append(messages.CancelById(self._num_keys, item.request_id))
             else:
                 self._cancel_waiting(item)
-        self._link.send(outgoing)
+        self._flush()
+
+    def _enter(self, generation: Generation) -> None:
+        generation.enter(self._num_keys + 1)
+        self._num_keys += len(generation.keys)
+        self._generations |= dict.fromkeys(generation.keys, generation)
+        if self._is_ready:
+            self._outgoing += generation.submissions()
+
+    def _flush(self) -> None:
+        """Send the engine what is for it, if there is one."""
+        if self._is_ready:
+            self._link.send(self._outgoing)
+        self._outgoing.clear()
 
     def _receive(self) -> None:
         """Take all that the engine has said; then send what makes responses."""
@@ -154,41 +167,48 @@ class Session:
         self._deliver(fresh)
 
     def _take_tokens(self, message: messages.Tokens, fresh: dict[int, Generation]) -> None:
+        for logprobs in message.logprobs:
+            for key, *measured in zip(*logprobs.arrays(), strict=True):
+                if key in self._generations:
+                    self._generations[key].sequence(key).logprobs.take(*measured)
         arrays = (values.tolist() for values in message.arrays())
         for key, token_id, reason in zip(*arrays, strict=True):
             generation = self._generations.get(key)
             if generation is not None:
-                generation.take(token_id, reason)
-                fresh[key] = generation
+                generation.take(key, token_id, reason)
+                fresh[generation.keys.start] = generation
 
     def _deliver(self, fresh: dict[int, Generation]) -> None:
-        outgoing: list[messages.ToEngine] = []
-        for key, generation in fresh.items():
-            was_over = bool(generation.finish_reason)
-            self._guard(key, generation)
-            if generation.answer.is_finished and not was_over:
-                outgoing.append(messages.Cancel(key))
-        self._link.send(outgoing)
+        for generation in fresh.values():
+            self._guard(generation)
 
-    def _guard(self, key: int, generation: Generation) -> None:
+    def _guard(self, generation: Generation) -> None:
         """Deliver; a request whose response cannot be made fails alone."""
         try:
-            generation.deliver()
+            self._cancel_keys(generation.deliver())
         except Exception as error:
             if not generation.answer.is_finished:
-                self._fail(key, error)
-            return
+                self._fail(generation, error)
+                return
         if generation.answer.is_finished:
-            del self._generations[key]
+            self._forget(generation)
             self._metrics.count_request(generation.finish_reason, generation.num_output_tokens)
+
+    def _cancel_keys(self, keys: Iterable[int]) -> None:
+        self._outgoing += [messages.Cancel(key) for key in keys]
+
+    def _forget(self, generation: Generation) -> None:
+        for key in generation.keys:
+            del self._generations[key]
 
     def _handle(self, message: messages.ToFrontEnd) -> None:
         if isinstance(message, messages.Ready):
             self._gain_engine(message)
         elif isinstance(message, messages.Failed):
+            error = EngineFailure(f"the engine failed: {message.message}")
             for key in message.request_keys():
                 if key in self._generations:
-                    self._fail(key, EngineFailure(f"the engine failed: {message.message}"))
+                    self._fail(self._generations[key], error)
         elif isinstance(message, messages.CancelReply):
             self._answer_cancellation(self._cancellations.pop(message.key), message.num_cancelled)
         elif isinstance(message, messages.Stats) and self._keeper.is_keeping:
@@ -202,8 +222,8 @@ class Session:
         self._is_ready = True
         self._keeper.note_ready()
         self._has_started.set()
-        self._link.send([generation.submission(key)
-                         for key, generation in self._generations.items()])
+        self._outgoing = [submit for generation in self._unfinished()
+                          for submit in generation.submissions()]
 
     def _lose_engine(self) -> None:
         """What was in flight is over; what comes from now on waits for the next engine."""
@@ -215,14 +235,20 @@ class Session:
         self._link.connect()
 
     def _fail_all(self, error: ServingError) -> None:
-        for key in list(self._generations):
-            self._fail(key, error)
+        for generation in self._unfinished():
+            self._fail(generation, error)
         for cancellation in self._cancellations.values():
             self._refuse(cancellation.answer, error)
         self._cancellations.clear()
 
-    def _fail(self, key: int, error: Exception) -> None:
-        self._refuse(self._generations.pop(key).answer, error)
+    def _unfinished(self) -> list[Generation]:
+        return [generation for key, generation in self._generations.items()
+                if key == generation.keys.start]
+
+    def _fail(self, generation: Generation, error: Exception) -> None:
+        self._cancel_keys(generation.keys)
+        self._forget(generation)
+        self._refuse(generation.answer, error)
 
     def _refuse(self, answer: Answer, error: Exception) -> None:
         self._metrics.count_error(error)
@@ -237,25 +263,22 @@ class Session:
         failure = None if self._is_ready else self._endpoint.read_failure(self._lost_s)
         if failure is not None:
             self._fail_all(Unavailable(f"the engine cannot be started: {failure}"))
-        outgoing: list[messages.ToEngine] = []
-        for key, generation in list(self._generations.items()):
+        for generation in self._unfinished():
             if generation.answer.is_abandoned():
+                self._cancel_keys(generation.keys)
                 generation.end("cancelled")
-                outgoing.append(messages.Cancel(key))
             elif not generation.is_submitted and generation.deadline_s <= now_s:
                 generation.end("deadline")
-            if generation.finish_reason:
-                self._guard(key, generation)
-        if self._is_ready:
-            self._link.send(outgoing)
+            if generation.is_over:
+                self._guard(generation)
 
     def _cancel_waiting(self, cancellation: Cancellation) -> None:
         """Cancel among the requests that wait for an engine."""
-        meant = [(key, generation) for key, generation in self._generations.items()
+        meant = [generation for generation in self._unfinished()
                  if generation.options.request_id == cancellation.request_id]
-        for key, generation in meant:
+        for generation in meant:
             generation.end("cancelled")
-            self._guard(key, generation)
+            self._guard(generation)
         self._answer_cancellation(cancellation, len(meant))
 
     def _answer_cancellation(self, cancellation: Cancellation, num_cancelled: int) -> None:
@@ -264,10 +287,3 @@ class Session:
                 f"request_id: no request {cancellation.request_id!r} is running"))
             return
         cancellation.answer.send(CANCELLED_VALUES, is_final=True)
-
-
-CANCELLED_VALUES = {
-    "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
-    "num_input_tokens": [], "num_output_tokens": [], "sequence_index": 0, "logprobs": [],
-    "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
-}

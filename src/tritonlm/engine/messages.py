@@ -84,12 +84,36 @@ class Ready(msgspec.Struct, tag=True, array_like=True, frozen=True):
     vocab_size: int
 
 
+class Logprobs(msgspec.Struct, array_like=True, frozen=True):
+    """Log probabilities of n tokens, and of the k most likely ones in the place of each.
+
+    int64 keys and int32 positions in prompt and output, [n]; int32 token ids and float32 values,
+    [n, 1 + k], the token itself in front.
+    """
+
+    keys: bytes
+    positions: bytes
+    token_ids: bytes
+    values: bytes
+
+    def arrays(
+        self,
+    ) -> tuple[list[int], list[int], NDArray[np.int32], NDArray[np.float32]]:
+        """Keys, positions, token ids and values."""
+        keys: list[int] = np.frombuffer(self.keys, np.int64).tolist()
+        positions: list[int] = np.frombuffer(self.positions, np.int32).tolist()
+        return (keys, positions, np.frombuffer(self.token_ids, np.int32).reshape(len(keys), -1),
+                np.frombuffer(self.values, np.float32).reshape(len(keys), -1))
+
+
 class Tokens(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """One step's news: int64 keys, int32 token ids (-1: none), uint8 finish reason codes."""
 
     keys: bytes
     token_ids: bytes
     reasons: bytes
+    logprobs: tuple[Logprobs, ...] = ()
+    """Of requests that asked for them; their prompts' may come before any token."""
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
         """Keys, token ids and reasons, each [n]."""
