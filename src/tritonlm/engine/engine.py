@@ -6,16 +6,17 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
-from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Stats, Submit, Tokens
+from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Logprobs, Stats, Submit, Tokens
 from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
+from tritonlm.engine.token_logprobs import TokenLogprobs
 
 NO_TOKEN = -1
 
@@ -32,17 +33,24 @@ class News:
     """Codes of `contract.FINISH_REASONS`."""
     failure: str = ""
     """Why the step failed; then all the requests here are over."""
+    logprobs: Sequence[tuple[Int32, NDArray[np.int64], TokenLogprobs]] = ()
+    """Owners, keys and what they asked to know, of any number of tokens."""
 
     def by_owner(self) -> Iterator[tuple[int, Tokens | Failed]]:
         """One message for each front end that has requests here."""
-        for owner in np.unique(self.owners).tolist():
+        owners = np.concatenate([self.owners, *(owners for owners, _, _ in self.logprobs)])
+        for owner in np.unique(owners).tolist():
             mine = self.owners == owner
             keys = self.keys[mine].tobytes()
             if self.failure:
                 yield owner, Failed(keys, self.failure)
             else:
-                yield owner, Tokens(
-                    keys, self.token_ids[mine].tobytes(), self.reasons[mine].tobytes())
+                yield owner, Tokens(keys, self.token_ids[mine].tobytes(),
+                                    self.reasons[mine].tobytes(), self._logprobs_of(owner))
+
+    def _logprobs_of(self, owner: int) -> tuple[Logprobs, ...]:
+        return tuple(measured.where(owners == owner).to_message(keys[owners == owner])
+                     for owners, keys, measured in self.logprobs if (owners == owner).any())
 
 
 class Engine:
@@ -133,9 +141,12 @@ class Engine:
             token_ids = step.tokens()
         except RuntimeError as error:
             return self._fail(batch, str(error))
-        rows, token_ids, reasons = self.scheduler.commit(batch, token_ids, self._clock())
         table = self.scheduler.table
-        return News(table.owner[rows], table.key[rows], token_ids, reasons)
+        logprobs = [measured.where(table.is_live[measured.rows]) for measured in step.logprobs]
+        rows, token_ids, reasons = self.scheduler.commit(batch, token_ids, self._clock())
+        return News(table.owner[rows], table.key[rows], token_ids, reasons, logprobs=[
+            (table.owner[measured.rows], table.key[measured.rows], measured)
+            for measured in logprobs])
 
     def _fail(self, batch: Batch, message: str) -> News:
         rows = self.scheduler.discard(batch, self._clock())

@@ -7,21 +7,26 @@ import inspect
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.reference import ReferenceAttention
-from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.batch import Batch
 from tritonlm.engine.cache import KVCache, bytes_per_slot
 from tritonlm.engine.loading import LoadedModel
+from tritonlm.engine.logprobs import output_logprobs, prompt_logprobs, prompt_places
 from tritonlm.engine.penalties import adjust
 from tritonlm.engine.sampler import SamplingRows, sample
+from tritonlm.engine.step_runner import FinishedStep
 from tritonlm.engine.table import RequestTable
 from tritonlm.errors import InvalidArgument
 
 GPU_MEMORY_SHARE = 0.85
 CPU_CACHE_BYTES = 2**30
 MIN_CACHED_TOKENS = 32
+Places = NDArray[np.intp]
+NO_PLACES: Places = np.zeros(0, np.intp)
 
 
 class Runner:
@@ -35,24 +40,40 @@ class Runner:
         self._can_choose_logits = "logits_to_keep" in parameters
 
     @torch.inference_mode()
-    def run(self, batch: Batch, table: RequestTable) -> Int32:
-        """Compute `batch`; the sampled ids of `batch.sampled`, int32 [m]."""
-        logits = self.logits(batch)
+    def run(self, batch: Batch, table: RequestTable) -> FinishedStep:
+        """Compute `batch`, whose requests are those of `table`."""
+        places = prompt_places(batch, table)
+        logits = self.logits(batch, places)
+        logprobs = []
+        if places.size:
+            logprobs.append(prompt_logprobs(logits[: places.size], batch, table, places))
         if not batch.sampled.size:
-            return np.zeros(0, np.int32)
+            if logits.is_cuda:
+                torch.cuda.current_stream(logits.device).synchronize()
+            return FinishedStep(np.zeros(0, np.int32), logprobs)
+        logits = logits[places.size :]
+        token_ids = self._sample(logits, batch, table)
+        measured = output_logprobs(logits, batch, table, token_ids)
+        if measured is not None:
+            logprobs.append(measured)
+        return FinishedStep(token_ids.int().cpu().numpy(), logprobs)
+
+    def _sample(self, logits: torch.Tensor, batch: Batch, table: RequestTable) -> torch.Tensor:
         rows = batch.rows[batch.sampled]
         if table.sampling.changes_logits[rows].any():
             newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device)
             logits = adjust(logits, table, rows, newest.long())
-        options = SamplingRows.of(table, rows, self._model.device)
-        return sample(logits, options).int().cpu().numpy()
+        return sample(logits, SamplingRows.of(table, rows, logits.device))
 
     @torch.inference_mode()
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """What the model predicts after the last token of each of `batch.sampled`, float32."""
+    def logits(self, batch: Batch, places: Places = NO_PLACES) -> torch.Tensor:
+        """What the model predicts, float32 [n + m, V].
+
+        After `places`, [n] of the T tokens; then after the last token of each of `batch.sampled`.
+        """
         model, device = self._model, self._model.device
         attention = ReferenceAttention(batch, self._cache, self._block_size, device)
-        last = torch.from_numpy(last_places(batch)).long().to(device)
+        last = torch.from_numpy(np.concatenate((places, last_places(batch)))).to(device)
         kept = {"logits_to_keep": last} if self._can_choose_logits and last.numel() else {}
         with use_attention(attention):
             logits: torch.Tensor = model.module(
@@ -64,10 +85,9 @@ class Runner:
         return (logits if kept else logits[last]).float()
 
 
-def last_places(batch: Batch) -> Int32:
+def last_places(batch: Batch) -> Places:
     """Which of the T tokens are the last of `batch.sampled`."""
-    places: Int32 = batch.query_starts[1:][batch.sampled] - 1
-    return places
+    return (batch.query_starts[1:][batch.sampled] - 1).astype(np.intp)
 
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:

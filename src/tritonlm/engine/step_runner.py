@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.token_logprobs import TokenLogprobs
 
 
 class LaunchedStep(Protocol):
     """A step that is under way."""
+
+    @property
+    def logprobs(self) -> Sequence[TokenLogprobs]:
+        """What requests asked to know; to be read after `tokens`."""
 
     def tokens(self) -> Int32:
         """Wait for the step; the ids sampled for `batch.sampled`, in that order, int32 [m].
@@ -46,6 +51,7 @@ class FinishedStep:
     """A step that is over when it is launched."""
 
     token_ids: Int32
+    logprobs: Sequence[TokenLogprobs] = ()
 
     def tokens(self) -> Int32:
         """The sampled ids."""
@@ -54,10 +60,10 @@ class FinishedStep:
 
 @dataclass(frozen=True)
 class SynchronousRunner:
-    """A function from a batch to its sampled ids as a runner, for an engine of depth 0."""
+    """A function that computes a batch as a runner, for an engine of depth 0."""
 
-    run: Callable[[Batch], Int32]
+    run: Callable[[Batch], FinishedStep]
 
     def launch(self, batch: Batch) -> FinishedStep:
         """Compute `batch`."""
-        return FinishedStep(self.run(batch))
+        return self.run(batch)

@@ -88,6 +88,8 @@ class Device:
 
 
 class Step:
+    logprobs = ()
+
     def __init__(self, device, batch, number):
         self.batch, self.result, self._device = batch, None, device
         self.fault = device.faults.get(number)

@@ -25,6 +25,8 @@ class Outcomes:
         self.token_ids: dict[int, list[int]] = defaultdict(list)
         self.reasons: dict[int, str] = {}
         self.failures: dict[int, str] = {}
+        self.logprobs: dict[int, dict[int, tuple[list[int], list[float]]]] = defaultdict(dict)
+        """By key and position: the token and its alternatives, and their log probabilities."""
 
     def gather(self, news_of_a_step: list) -> None:
         for news in news_of_a_step:
@@ -33,6 +35,7 @@ class Outcomes:
                     for key in np.frombuffer(message.keys, np.int64).tolist():
                         self.failures[key] = message.message
                     continue
+                self._gather_logprobs(message)
                 for key, token_id, reason in zip(*map(np.ndarray.tolist, message.arrays()),
                                                  strict=True):
                     assert key not in self.reasons, "news after the end"
@@ -40,6 +43,11 @@ class Outcomes:
                         self.token_ids[key].append(token_id)
                     if reason:
                         self.reasons[key] = FINISH_REASONS[reason]
+
+    def _gather_logprobs(self, message: Tokens) -> None:
+        for measured in message.logprobs:
+            for key, position, ids, values in zip(*measured.arrays(), strict=True):
+                self.logprobs[key][position] = ids.tolist(), values.tolist()
 
 
 def run_all(engine: Engine, arrivals: Mapping[int, Sequence[Submit]]) -> Outcomes:

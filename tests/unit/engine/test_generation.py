@@ -17,7 +17,6 @@ from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.build import build_engine
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.scheduler import Scheduler
-from tritonlm.engine.step_runner import FinishedStep
 from tritonlm.engine.table import RequestTable
 
 MAX_TOKENS = 24
@@ -129,9 +128,9 @@ def launched_ahead(engine):
     def launch(batch):
         token_ids, last = batch.token_ids.copy(), batch.query_starts[1:][batch.pending] - 1
         token_ids[last] = last_token[batch.rows[batch.pending]]
-        sampled = run(replace(batch, token_ids=token_ids), table=table)
-        last_token[batch.rows[batch.sampled]] = sampled
-        return FinishedStep(sampled)
+        step = run(replace(batch, token_ids=token_ids), table=table)
+        last_token[batch.rows[batch.sampled]] = step.tokens()
+        return step
 
     return Engine(scheduler, SimpleNamespace(launch=launch), depth=1)
 

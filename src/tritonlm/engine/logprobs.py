@@ -1,0 +1,79 @@
+"""Measures log probabilities: those of the model, before any option changes its logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.table import RequestTable
+from tritonlm.engine.token_logprobs import TokenLogprobs
+
+SLICE_TOKENS = 256
+"""How many distributions are normalised at once: each takes the size of the vocabulary."""
+
+
+def prompt_places(batch: Batch, table: RequestTable) -> NDArray[np.intp]:
+    """Which of the T tokens are followed by a prompt token whose probability is asked for."""
+    is_asked = table.sampling.num_prompt_logprobs[batch.rows] >= 0
+    if not is_asked.any():
+        return np.zeros(0, np.intp)
+    num_prompt = np.repeat(np.where(is_asked, table.num_prompt[batch.rows], 0), batch.num_new)
+    return np.flatnonzero(batch.positions + 1 < num_prompt)
+
+
+def prompt_logprobs(
+    logits: torch.Tensor, batch: Batch, table: RequestTable, places: NDArray[np.intp]
+) -> TokenLogprobs:
+    """Of the prompt tokens that follow `places`, n > 0; there the model says `logits`, [n, V]."""
+    rows, positions = np.repeat(batch.rows, batch.num_new)[places], batch.positions[places] + 1
+    token_ids = torch.from_numpy(table.token_ids[rows, positions]).to(logits.device)
+    count = int(table.sampling.num_prompt_logprobs[rows].max())
+    return TokenLogprobs(rows, positions, *_measure(logits, token_ids, count))
+
+
+def output_logprobs(
+    logits: torch.Tensor, batch: Batch, table: RequestTable, token_ids: torch.Tensor
+) -> TokenLogprobs | None:
+    """Of the sampled `token_ids`, [m], where asked for; the model says `logits`, [m, V]."""
+    rows = batch.rows[batch.sampled]
+    asked = np.flatnonzero(table.sampling.num_logprobs[rows] >= 0)
+    if not asked.size:
+        return None
+    index = torch.from_numpy(asked).to(logits.device)
+    count = int(table.sampling.num_logprobs[rows].max())
+    return TokenLogprobs(rows[asked], batch.context_lens[batch.sampled][asked],
+                         *_measure(logits[index], token_ids[index], count))
+
+
+def _measure(
+    logits: torch.Tensor, token_ids: torch.Tensor, count: int
+) -> tuple[Int32, NDArray[np.float32]]:
+    """Ids and log probabilities of `token_ids`, [n], and of the `count` most likely tokens."""
+    count = min(count, logits.shape[1])
+    pairs = [_measure_slice(logits[start : start + SLICE_TOKENS],
+                            token_ids[start : start + SLICE_TOKENS], count)
+             for start in range(0, len(logits), SLICE_TOKENS)]
+    ids, values = zip(*pairs, strict=True)
+    return _on_host(torch.cat(ids).int()), _on_host(torch.cat(values))
+
+
+def _measure_slice(
+    logits: torch.Tensor, token_ids: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logprobs = logits.float().log_softmax(dim=-1)
+    own_ids, last_id = token_ids.long()[:, None], logits.shape[1] - 1
+    own_values = logprobs.gather(1, own_ids.clamp(max=last_id))
+    # A model may read ids that it cannot write.
+    own_values = own_values.masked_fill(own_ids > last_id, -torch.inf)
+    values, ids = logprobs.topk(count, dim=-1)
+    return torch.cat((own_ids, ids), 1), torch.cat((own_values, values), 1)
+
+
+def _on_host(values: torch.Tensor) -> NDArray[Any]:
+    """An array that `values` are on the way to; they are there when the step is over."""
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+    return pinned.copy_(values, non_blocking=True).numpy()
