@@ -9,6 +9,8 @@ from typing import Any
 from tritonlm.errors import InvalidArgument
 from tritonlm.values import bias_value, bool_value, float_value, int_value, text_value
 
+PRIORITIES = ("urgent", "high", "normal", "low")
+"""By number in the engine."""
 MAX_LOGPROBS = 20
 MAX_SEQUENCES = 128
 MAX_LOGIT_BIAS = 1024
@@ -47,6 +49,11 @@ def _share(default: float) -> Any:
 
 def _penalty() -> Any:
     return _option(0.0, "FP32", "-2 to 2", lambda v: -2 <= v <= 2)
+
+
+def _text(most_chars: int) -> Any:
+    return _option("", "BYTES", f"at most {most_chars:,} characters",
+                   lambda v: len(v) <= most_chars)
 
 
 def _texts(most: int, most_chars: int) -> Any:
@@ -91,8 +98,11 @@ class Options:
     return_num_input_tokens: bool = _flag(True)
     return_num_output_tokens: bool = _flag(True)
     return_finish_reason: bool = _flag(True)
+    priority: str = _option("normal", "BYTES", f"one of {', '.join(PRIORITIES)}",
+                            lambda v: v in PRIORITIES)
+    user: str = _text(256)
     timeout_ms: int | None = _positive()
-    request_id: str = _option("", "BYTES", "at most 256 characters", lambda v: len(v) <= 256)
+    request_id: str = _text(256)
     cancel: bool = _flag(False)
 
 

@@ -48,6 +48,8 @@ CASES = {
     "return_num_input_tokens": FLAG,
     "return_num_output_tokens": FLAG,
     "return_finish_reason": FLAG,
+    "priority": (["urgent", "high", "normal", "low"], ["", "High", "medium", 5, None]),
+    "user": (["", "a" * 256], ["a" * 257, 5, None]),
     "timeout_ms": POSITIVE,
     "request_id": (["", "a" * 256], ["a" * 257, 5, None]),
     "cancel": FLAG,
@@ -69,7 +71,7 @@ def read(name, value):
     if name == "logit_bias":
         biases = json.loads(value) if isinstance(value, str) else value
         return tuple((int(token_id), bias) for token_id, bias in biases.items())
-    if isinstance(value, str) and name != "request_id":
+    if isinstance(value, str) and name not in ("request_id", "user", "priority"):
         return json.loads(value.lower())
     return value
 
@@ -114,6 +116,7 @@ def test_an_option_that_is_not_given_has_its_default(name):
     ("max_tokens", [16], 16), ("stop", [b"a", "é".encode()], ("a", "é")), ("stop", [b""], ()),
     ("stop_token_ids", [1, 2], (1, 2)), ("temperature", [0.5], 0.5), ("stream", [True], True),
     ("seed", [UINT64_MAX], UINT64_MAX), ("request_id", [b"r2"], "r2"),
+    ("priority", [b"low"], "low"), ("user", ["é".encode()], "é"),
     ("logit_bias", [b'{"7": -1.5}'], ((7, -1.5),)), ("num_logprobs", [3], 3),
 ])
 def test_a_tensor_is_taken(name, values, expected):

@@ -16,7 +16,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.contract import Prompt
 from tritonlm.engine.messages import Ready, Submit
 from tritonlm.errors import InvalidArgument
-from tritonlm.options import MAX_BAD_WORD_TOKENS, Options
+from tritonlm.options import MAX_BAD_WORD_TOKENS, PRIORITIES, Options
 from tritonlm.text.encoding import Encoder
 
 
@@ -67,7 +67,8 @@ class Admission:
             frequency_penalty=options.frequency_penalty, min_tokens=options.min_tokens,
             logit_bias=_known_biases(options, limits), banned=self._banned(options),
             num_logprobs=_count(options.logprobs),
-            num_prompt_logprobs=_count(options.prompt_logprobs))
+            num_prompt_logprobs=_count(options.prompt_logprobs),
+            priority=PRIORITIES.index(options.priority), user=options.user)
 
     def _sequence(
         self, index: int, prompt_ids: NDArray[np.int32], options: Options
