@@ -4,7 +4,7 @@ from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, ServingErr
 from tritonlm_client.async_client import AsyncClient, AsyncStream
 from tritonlm_client.client import Client, Stream
 from tritonlm_client.requests import Prompt
-from tritonlm_client.results import Chunk, Completion, ModelInfo
+from tritonlm_client.results import Chunk, Completion, Logprobs, ModelInfo, TokenLogprob
 
 __all__ = [
     "AsyncClient",
@@ -14,10 +14,12 @@ __all__ = [
     "Completion",
     "EngineFailure",
     "InvalidArgument",
+    "Logprobs",
     "ModelInfo",
     "NotFound",
     "Prompt",
     "ServingError",
     "Stream",
+    "TokenLogprob",
     "Unavailable",
 ]

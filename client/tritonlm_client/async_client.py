@@ -41,8 +41,7 @@ class AsyncStream:
         """The chunks as they come; raises `ServingError`."""
         try:
             async for response in self._call:
-                chunk = self._answer.read(response)
-                if chunk is not None:
+                for chunk in self._answer.read(response):
                     yield chunk
             self._answer.end()
         except grpc.RpcError as error:

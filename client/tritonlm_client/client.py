@@ -37,9 +37,7 @@ class Stream:
         """The chunks as they come; raises `ServingError`."""
         try:
             for response in self._call:
-                chunk = self._answer.read(response)
-                if chunk is not None:
-                    yield chunk
+                yield from self._answer.read(response)
             self._answer.end()
         except grpc.RpcError as error:
             if not self._is_cancelled:
@@ -73,7 +71,7 @@ class Client:
     def generate(
         self, prompt: Prompt, *, timeout_s: float | None = None, **options: Any
     ) -> Completion:
-        """The whole answer to `prompt`; `options` are those of `tritonlm.contract.Options`.
+        """The whole answer to `prompt`; `options` are those of `tritonlm.options.Options`.
 
         Raises `InvalidArgument` for a value that is not allowed (before anything is sent where
         that can be seen), and `Unavailable` if no answer has come after `timeout_s`.

@@ -38,7 +38,7 @@ def generation_request(
     Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
     """
     given = _plain(options)
-    parsed = contract.parse_options({}, given)
+    parsed = contract.parse_options({}, {**given, "stream": is_stream})
     request_id = parsed.request_id or uuid4().hex
     tensors = _prompt_tensors(prompt)
     for option in {ALIASES.get(name, name) for name in given} - {"request_id"}:

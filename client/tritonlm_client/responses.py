@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
@@ -11,11 +13,15 @@ from tritonclient.grpc.service_pb2 import (
     ModelStreamInferResponse,
     RepositoryIndexResponse,
 )
+from tritonclient.utils import deserialize_bytes_tensor
 
 from tritonlm.contract import Tensor
 from tritonlm.errors import EngineFailure, Unavailable
 from tritonlm_client.errors import from_message
-from tritonlm_client.results import Chunk, ModelInfo
+from tritonlm_client.results import Chunk, Logprobs, ModelInfo, TokenLogprob
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Answer:
@@ -24,14 +30,14 @@ class Answer:
     def __init__(self) -> None:
         self.is_finished = False
 
-    def read(self, response: ModelStreamInferResponse) -> Chunk | None:
-        """The chunk in `response`, if it has one; raises the `ServingError` that it carries."""
+    def read(self, response: ModelStreamInferResponse) -> list[Chunk]:
+        """The chunks in `response`, each of its own sequence; raises the error that it carries."""
         if response.error_message:
             self.is_finished = True
             raise from_message(response.error_message)
         result = response.infer_response
         self.is_finished = result.parameters["triton_final_response"].bool_param
-        return _chunk(result) if result.outputs else None
+        return _chunks(result) if result.outputs else []
 
     def end(self) -> None:
         """Nothing more will come; raises `Unavailable` if something should have."""
@@ -39,25 +45,52 @@ class Answer:
             raise Unavailable("the stream ended before the answer did")
 
 
-def _chunk(result: ModelInferResponse) -> Chunk:
+def _chunks(result: ModelInferResponse) -> list[Chunk]:
     raw = {output.name: content for output, content
            in zip(result.outputs, result.raw_output_contents, strict=True)}
     try:
-        return Chunk(
-            text=_text(raw["text_output"]),
-            token_ids=tuple(_ints(raw["output_ids"])),
+        indices, ids = _ints(raw["sequence_index"]), _ints(raw["output_ids"])
+        num_tokens = _ints(raw["num_output_tokens"])
+        # Only whole sequences share a response: then the counts are those of their ids.
+        ends = list(accumulate(num_tokens)) if len(indices) > 1 else [len(ids)]
+        return [Chunk(
+            text=_at(_texts(raw["text_output"]), place, ""),
+            token_ids=tuple(ids[ends[place - 1] if place else 0 : ends[place]]),
             index=_ints(raw["chunk_index"])[0],
-            finish_reason=_text(raw["finish_reason"]),
-            num_input_tokens=next(iter(_ints(raw["num_input_tokens"])), None),
-            num_output_tokens=next(iter(_ints(raw["num_output_tokens"])), None),
-        )
+            finish_reason=_at(_texts(raw["finish_reason"]), place, ""),
+            num_input_tokens=_at(_ints(raw["num_input_tokens"]), 0, None),
+            num_output_tokens=_at(num_tokens, place, None),
+            sequence_index=index,
+            logprobs=read_logprobs(_at(_texts(raw["logprobs"]), place, "")),
+        ) for place, index in enumerate(indices)]
     except KeyError as error:
         raise EngineFailure(f"the response has no output {error}") from None
 
 
-def _text(raw: bytes) -> str:
-    """The only text of a tensor, or "" of one without: each has its length in 4 bytes in front."""
-    return raw[4:].decode()
+def read_logprobs(text: str) -> Logprobs | None:
+    """What the JSON of an output `logprobs` says; None of an empty one."""
+    if not text:
+        return None
+    told = json.loads(text)
+    prompt = told.get("prompt")
+    return Logprobs(
+        content=tuple(map(_token_logprob, told["content"])),
+        prompt=None if prompt is None else tuple(
+            None if entry is None else _token_logprob(entry) for entry in prompt))
+
+
+def _token_logprob(entry: dict[str, Any]) -> TokenLogprob:
+    return TokenLogprob(entry["token"], entry["id"], entry["logprob"], bytes(entry["bytes"]),
+                        tuple(map(_token_logprob, entry.get("top_logprobs", ()))))
+
+
+def _at(values: list[T], place: int, default: D) -> T | D:
+    """An output that was not asked for has no values."""
+    return values[place] if place < len(values) else default
+
+
+def _texts(raw: bytes) -> list[str]:
+    return [text.decode() for text in deserialize_bytes_tensor(raw)]
 
 
 def _ints(raw: bytes) -> list[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from tritonlm.contract import Tensor
@@ -11,19 +11,47 @@ from tritonlm.errors import Unavailable
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token and its log probability, which is that of the model before any option acts."""
+
+    token: str
+    """Its text, with replacement characters where it cuts a character."""
+    id: int
+    logprob: float
+    raw: bytes
+    """What the text is made of."""
+    alternatives: tuple[TokenLogprob, ...] = ()
+    """The most likely tokens in its place, as many as were asked for."""
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """Log probabilities of the tokens of a chunk or an answer."""
+
+    content: tuple[TokenLogprob, ...]
+    """Of each output token, if the request said `logprobs`."""
+    prompt: tuple[TokenLogprob | None, ...] | None = None
+    """Of each token of the prompt but the first, which has None, if it said `prompt_logprobs`."""
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """The next piece of an answer."""
+    """The next piece of an answer, or of one of several."""
 
     text: str
     token_ids: tuple[int, ...]
     index: int
-    """Place of the chunk in the answer, from 0."""
+    """Place of the chunk in its sequence, from 0."""
     finish_reason: str
     """One of `tritonlm.contract.FINISH_REASONS`; the empty one says that more follows."""
     num_input_tokens: int | None
     """Tokens of the prompt; None if the request said `return_num_input_tokens=False`."""
     num_output_tokens: int | None
-    """Tokens of the answer so far; None if the request said `return_num_output_tokens=False`."""
+    """Tokens of the sequence so far; None if the request said `return_num_output_tokens=False`."""
+    sequence_index: int = 0
+    """Which of the request's `n` sequences it belongs to, from 0."""
+    logprobs: Logprobs | None = None
+    """None if the request asked for no log probabilities."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +64,25 @@ class Completion:
     num_input_tokens: int | None
     num_output_tokens: int | None
     request_id: str
+    logprobs: Logprobs | None = None
+    others: tuple[Completion, ...] = ()
+    """The other sequences of a request with `n` above 1."""
 
     @classmethod
     def join(cls, request_id: str, chunks: Iterable[Chunk]) -> Completion:
         """The answer that `chunks` are the pieces of; raises `Unavailable` if there are none."""
-        pieces = list(chunks)
-        if not pieces:
+        sequences: dict[int, list[Chunk]] = {}
+        for chunk in chunks:
+            sequences.setdefault(chunk.sequence_index, []).append(chunk)
+        if not sequences:
             raise Unavailable(f"request {request_id} ended without an answer")
+        first, *others = (cls._of_sequence(request_id, pieces)
+                          for _, pieces in sorted(sequences.items()))
+        return replace(first, others=tuple(others))
+
+    @classmethod
+    def _of_sequence(cls, request_id: str, pieces: Sequence[Chunk]) -> Completion:
+        logprobs = [chunk.logprobs for chunk in pieces if chunk.logprobs is not None]
         return cls(
             text="".join(chunk.text for chunk in pieces),
             token_ids=tuple(chain.from_iterable(chunk.token_ids for chunk in pieces)),
@@ -50,6 +90,8 @@ class Completion:
             num_input_tokens=pieces[-1].num_input_tokens,
             num_output_tokens=pieces[-1].num_output_tokens,
             request_id=request_id,
+            logprobs=Logprobs(tuple(chain.from_iterable(one.content for one in logprobs)),
+                              logprobs[0].prompt) if logprobs else None,
         )
 
 

@@ -138,6 +138,9 @@ def parse_options(
     options = Options(**{name: option_value(name, value) for name, value in values.items()})
     if options.cancel and not options.request_id:
         raise InvalidArgument("request_id", "", "cancel needs the id of a running request")
+    if options.n > 1 and not (options.stream or options.return_num_output_tokens):
+        raise InvalidArgument("return_num_output_tokens", False,
+                              "it tells apart the ids of n sequences in one response")
     return options
 
 

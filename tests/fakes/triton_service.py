@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,9 +21,12 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
+from tritonlm.contract import ANSWER
+
 Response = messages.ModelStreamInferResponse
 Script = Callable[[messages.ModelInferRequest, grpc.ServicerContext], Iterator[Response]]
 MAX_STREAMS = 64
+DTYPES = {tensor.name: tensor.dtype for tensor in ANSWER}
 
 
 class FakeTriton(GRPCInferenceServiceServicer):
@@ -84,25 +88,28 @@ def serve(script: Script, url: str = "localhost:0") -> Iterator[FakeTriton]:
 def chunk(
     text: str, ids: tuple[int, ...] = (), index: int = 0, finish_reason: str = "",
     num_input_tokens: tuple[int, ...] = (1,), num_output_tokens: tuple[int, ...] = (1,),
-    is_final: bool = False,
+    is_final: bool = False, sequence_index: int = 0, logprobs: tuple[str, ...] = (),
 ) -> Response:
-    """A response with all outputs of the contract's answer."""
-    response = Response()
-    result = response.infer_response
+    """A response of one sequence with all outputs of the contract's answer."""
+    return response(
+        is_final, text_output=[text], output_ids=ids, chunk_index=[index],
+        finish_reason=[finish_reason], num_input_tokens=num_input_tokens,
+        num_output_tokens=num_output_tokens, sequence_index=[sequence_index], logprobs=logprobs)
+
+
+def response(is_final: bool, **outputs: Sequence[Any]) -> Response:
+    """A response with these outputs."""
+    made = Response()
+    result = made.infer_response
     result.parameters["triton_final_response"].bool_param = is_final
-    for name, values in {
-        "text_output": np.array([[text.encode()]], np.object_),
-        "output_ids": np.array([ids], np.int32),
-        "chunk_index": np.array([[index]], np.int32),
-        "finish_reason": np.array([[finish_reason.encode()]], np.object_),
-        "num_input_tokens": np.array([num_input_tokens], np.int32),
-        "num_output_tokens": np.array([num_output_tokens], np.int32),
-    }.items():
-        is_text = values.dtype == np.object_
-        result.outputs.add(name=name, datatype="BYTES" if is_text else "INT32", shape=values.shape)
-        raw = serialize_byte_tensor(values).item() if is_text else values.tobytes()
+    for name, values in outputs.items():
+        is_text = DTYPES[name] == "BYTES"
+        array = np.array([[value.encode() for value in values]], np.object_) if is_text else (
+            np.array([values], np.int32))
+        result.outputs.add(name=name, datatype=DTYPES[name], shape=array.shape)
+        raw = serialize_byte_tensor(array).item() if array.size and is_text else array.tobytes()
         result.raw_output_contents.append(raw)
-    return response
+    return made
 
 
 def empty_final() -> Response:

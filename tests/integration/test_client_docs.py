@@ -26,4 +26,4 @@ def test_an_example_runs(demo_server, language, source):
 
 
 def test_there_are_examples():
-    assert [language for language, _ in BLOCKS].count("python") == 6
+    assert [language for language, _ in BLOCKS].count("python") == 7

@@ -192,6 +192,13 @@ def test_a_cancel_needs_an_id():
         parse_options({}, {"cancel": True})
 
 
+def test_the_ids_of_several_sequences_can_be_told_apart():
+    without = {"n": 2, "return_num_output_tokens": False}
+    with pytest.raises(InvalidArgument, match=r"return_num_output_tokens: False .*tells apart"):
+        options_of(without)
+    assert options_of({**without, "stream": True}).n == 2
+
+
 def test_a_cancel_is_seen_in_every_source():
     json_text = np.array([[b'{"cancel": true}']], np.object_)
     assert parse_options({"cancel": np.array([[True]])}, {}, "r1").cancel

@@ -46,6 +46,14 @@ def test_options_arrive_in_the_types_of_the_contract():
     assert all(tensor.datatype == inputs[tensor.name].dtype for tensor in sent.inputs)
 
 
+def test_a_bias_arrives_as_json_and_logprobs_under_the_name_of_their_tensor():
+    sent = tensors(request(logit_bias={5: -100, "7": 0.5}, logprobs=3, n=2, bad_words=["x"]))
+    [[bias]] = sent.pop("logit_bias")
+    assert json.loads(bias) == {"5": -100, "7": 0.5}
+    assert sent == {"text_input": [[b"Hi"]], "num_logprobs": [[3]], "n": [[2]],
+                    "bad_words": [[b"x"]]}
+
+
 def test_an_alias_arrives_under_the_name_of_the_option():
     assert tensors(request(stop_words=["x"]))["stop"] == [[b"x"]]
 

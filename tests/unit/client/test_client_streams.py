@@ -1,16 +1,18 @@
 """Both clients against a gRPC server in this process; what holds for one is asked of both."""
 
 import asyncio
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
-from triton_service import chunk, empty_final, failure, serve, tensors
+from triton_service import chunk, empty_final, failure, response, serve, tensors
 
 from tritonlm.contract import ANSWER
 from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
-from tritonlm_client import AsyncClient, Chunk, Client, Completion
+from tritonlm_client import AsyncClient, Chunk, Client, Completion, Logprobs, TokenLogprob
 
 WAIT_S = 5
 NUM_STREAMS = 32
@@ -84,6 +86,46 @@ def test_a_whole_answer_has_the_id_of_its_request(api):
     assert completion == Completion("é👋", (5, 6, 7), "length", 4, 3, "mine")
 
 
+SEVERAL = response(
+    True, text_output=["é", "", "b"], output_ids=[5, 6, 7, 8], chunk_index=[0],
+    finish_reason=["stop", "length", "stop"], num_input_tokens=[4], num_output_tokens=[1, 0, 3],
+    sequence_index=[0, 1, 2], logprobs=[])
+ENTRY = {"token": "é", "id": 5, "logprob": -0.5, "bytes": [195, 169]}
+READ_ENTRY = TokenLogprob("é", 5, -0.5, "é".encode())
+
+
+def test_several_sequences_in_one_response_are_told_apart(api):
+    with serve(script_of(SEVERAL)) as triton:
+        completion = api.call(triton.url, "generate", "Hi", n=3, request_id="mine")
+    others = (Completion("", (), "length", 4, 0, "mine"),
+              Completion("b", (6, 7, 8), "stop", 4, 3, "mine"))
+    assert completion == Completion("é", (5,), "stop", 4, 1, "mine", others=others)
+
+
+def test_several_sequences_in_a_stream_are_told_apart(api):
+    script = script_of(chunk("a", (1,), 0), chunk("b", (2,), 0, sequence_index=1),
+                       chunk("c", (3,), 1, "stop", sequence_index=1),
+                       chunk("d", (4,), 1, "length", is_final=True))
+    with serve(script) as triton:
+        chunks = api.stream(triton.url, n=2)
+    assert [(piece.sequence_index, piece.text) for piece in chunks] == [
+        (0, "a"), (1, "b"), (1, "c"), (0, "d")]
+    joined = Completion.join("mine", chunks)
+    assert (joined.text, [other.text for other in joined.others]) == ("ad", ["bc"])
+
+
+def test_log_probabilities_are_read(api):
+    first = {"content": [{**ENTRY, "top_logprobs": [ENTRY, ENTRY]}], "prompt": [None, ENTRY]}
+    script = script_of(chunk("é", (5,), 0, logprobs=(json.dumps(first),)),
+                       chunk("é", (5,), 1, "stop", logprobs=(json.dumps({"content": [ENTRY]}),),
+                             is_final=True))
+    with serve(script) as triton:
+        chunks = api.stream(triton.url, logprobs=2, prompt_logprobs=0)
+    token = replace(READ_ENTRY, alternatives=(READ_ENTRY, READ_ENTRY))
+    assert chunks[0].logprobs == Logprobs((token,), (None, READ_ENTRY))
+    assert Completion.join("", chunks).logprobs == Logprobs((token, READ_ENTRY), (None, READ_ENTRY))
+
+
 def test_counts_that_were_not_asked_for_are_none(api):
     answer = chunk("a", (5,), 0, "stop", (), (), is_final=True)
     with serve(script_of(answer)) as triton:
@@ -131,9 +173,9 @@ def test_a_stream_without_its_final_response_is_an_error(api):
 
 
 def test_a_response_without_an_output_is_an_error(api):
-    response = chunk("a", is_final=True)
-    del response.infer_response.outputs[0], response.infer_response.raw_output_contents[0]
-    with serve(script_of(response)) as triton, pytest.raises(EngineFailure, match="text_output"):
+    answer = chunk("a", is_final=True)
+    del answer.infer_response.outputs[0], answer.infer_response.raw_output_contents[0]
+    with serve(script_of(answer)) as triton, pytest.raises(EngineFailure, match="text_output"):
         api.stream(triton.url)
 
 
