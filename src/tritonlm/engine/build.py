@@ -8,21 +8,25 @@ from functools import partial
 
 import numpy as np
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from tritonlm.config import ModelConfig
-from tritonlm.engine.batch import build_batch
+from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import LoadedModel, load_model
+from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
 from tritonlm.engine.runner import Runner, choose_num_blocks
 from tritonlm.engine.scheduler import Scheduler
-from tritonlm.engine.step_runner import SynchronousRunner
+from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
 from tritonlm.errors import InvalidArgument
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 MAX_EOS_IDS = MAX_STOP_IDS // 2
+LAUNCHED_AHEAD = 1
+"""Steps that a GPU is given before an earlier one is read back."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,45 @@ def build_engine(
     if config.max_model_len is not None and max_model_len < config.max_model_len:
         raise InvalidArgument("max_model_len", config.max_model_len,
                               f"the KV cache holds {num_slots} tokens; raise kv_cache_gib")
-    runner = Runner(model, num_blocks, config.block_size)
-    _check_attention(config, model, runner)
     report(f"KV cache of {num_slots:,} tokens in {num_blocks:,} blocks; "
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
-    eos_ids = np.array(model.eos_ids[:MAX_EOS_IDS], np.int32)
-    table = RequestTable(config.max_num_seqs, max_model_len, config.block_size, eos_ids)
+    has_fast_path = config.compile and model.device.type == "cuda"
+    depth = LAUNCHED_AHEAD if has_fast_path else 0
+    table = RequestTable(config.max_num_seqs * (1 + depth), max_model_len, config.block_size,
+                         np.array(model.eos_ids[:MAX_EOS_IDS], np.int32))
     scheduler = Scheduler(table, BlockPool(num_blocks), config)
-    engine = Engine(scheduler, SynchronousRunner(partial(runner.run, table=table)))
-    return BuiltEngine(engine, Ready(max_model_len, model.vocab_size))
+    runner = (_fast_runner(config, model, table, num_blocks, report) if has_fast_path
+              else _plain_runner(config, model, table, num_blocks))
+    return BuiltEngine(Engine(scheduler, runner, depth=depth),
+                       Ready(max_model_len, model.vocab_size))
 
 
-def _check_attention(config: ModelConfig, model: LoadedModel, runner: Runner) -> None:
+def _plain_runner(
+    config: ModelConfig, model: LoadedModel, table: RequestTable, num_blocks: int
+) -> StepRunner:
+    runner = Runner(model, num_blocks, config.block_size)
+    _check_attention(config, model, runner.logits)
+    return SynchronousRunner(partial(runner.run, table=table))
+
+
+def _fast_runner(
+    config: ModelConfig, model: LoadedModel, table: RequestTable, num_blocks: int,
+    report: Callable[[str], None],
+) -> StepRunner:
+    from tritonlm.engine.cuda_runner import CudaRunner  # noqa: PLC0415  needs a GPU's packages
+
+    merge_projections(model.module)
+    runner = CudaRunner(model, table, num_blocks, config)
+    _check_attention(config, model, runner.logits)
+    report("compiling; the first time takes a minute or two")
+    runner.compile()
+    runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
+    return runner
+
+
+def _check_attention(
+    config: ModelConfig, model: LoadedModel, compute_logits: Callable[[Batch], torch.Tensor]
+) -> None:
     """Refuse a model that says something else with paged attention than with its own.
 
     Two requests share a batch, and one of them comes in two chunks: so a layer that keeps a state
@@ -75,9 +106,9 @@ def _check_attention(config: ModelConfig, model: LoadedModel, runner: Runner) ->
         table.num_tokens[row] = prompt.size
         table.block_tables[row] = np.arange(num_blocks) + row * num_blocks
     rows = np.arange(2, dtype=np.int32)
-    short_logits = runner.logits(build_batch(table, rows, np.array([4, short.size], np.int32)))
+    short_logits = compute_logits(build_batch(table, rows, np.array([4, short.size], np.int32)))
     table.num_computed[0] = 4
-    long_logits = runner.logits(build_batch(table, rows[:1], np.array([long.size - 4], np.int32)))
+    long_logits = compute_logits(build_batch(table, rows[:1], np.array([long.size - 4], np.int32)))
     for sample, logits in zip(model.samples, (long_logits, short_logits), strict=True):
         error = (logits[-1] - sample.logits).norm() / sample.logits.norm()
         if not error <= MAX_RELATIVE_ERROR[model.dtype]:

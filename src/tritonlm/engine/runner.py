@@ -1,4 +1,4 @@
-"""Runs batches on the device: model, sampler, and the KV cache they need."""
+"""Runs batches with the reference attention, one after the other: on a CPU."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import inspect
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.reference import ReferenceAttention
 from tritonlm.engine.batch import Batch
 from tritonlm.engine.cache import KVCache, bytes_per_slot
+from tritonlm.engine.choosing import Places, choose, last_places
 from tritonlm.engine.loading import LoadedModel
-from tritonlm.engine.logprobs import output_logprobs, prompt_logprobs, prompt_places
-from tritonlm.engine.penalties import adjust
-from tritonlm.engine.sampler import SamplingRows, sample
+from tritonlm.engine.logprobs import prompt_places
 from tritonlm.engine.step_runner import FinishedStep
 from tritonlm.engine.table import RequestTable
 from tritonlm.errors import InvalidArgument
@@ -25,7 +23,6 @@ from tritonlm.errors import InvalidArgument
 GPU_MEMORY_SHARE = 0.85
 CPU_CACHE_BYTES = 2**30
 MIN_CACHED_TOKENS = 32
-Places = NDArray[np.intp]
 NO_PLACES: Places = np.zeros(0, np.intp)
 
 
@@ -44,26 +41,9 @@ class Runner:
         """Compute `batch`, whose requests are those of `table`."""
         places = prompt_places(batch, table)
         logits = self.logits(batch, places)
-        logprobs = []
-        if places.size:
-            logprobs.append(prompt_logprobs(logits[: places.size], batch, table, places))
-        if not batch.sampled.size:
-            if logits.is_cuda:
-                torch.cuda.current_stream(logits.device).synchronize()
-            return FinishedStep(np.zeros(0, np.int32), logprobs)
-        logits = logits[places.size :]
-        token_ids = self._sample(logits, batch, table)
-        measured = output_logprobs(logits, batch, table, token_ids)
-        if measured is not None:
-            logprobs.append(measured)
-        return FinishedStep(token_ids.int().cpu().numpy(), logprobs)
-
-    def _sample(self, logits: torch.Tensor, batch: Batch, table: RequestTable) -> torch.Tensor:
-        rows = batch.rows[batch.sampled]
-        if table.sampling.changes_logits[rows].any():
-            newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device)
-            logits = adjust(logits, table, rows, newest.long())
-        return sample(logits, SamplingRows.of(table, rows, logits.device))
+        newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device).long()
+        chosen = choose(logits, batch, table, places, newest)
+        return FinishedStep(chosen.token_ids.int().cpu().numpy(), chosen.logprobs)
 
     @torch.inference_mode()
     def logits(self, batch: Batch, places: Places = NO_PLACES) -> torch.Tensor:
@@ -83,11 +63,6 @@ class Runner:
                 **kept,
             ).logits[0]
         return (logits if kept else logits[last]).float()
-
-
-def last_places(batch: Batch) -> Places:
-    """Which of the T tokens are the last of `batch.sampled`."""
-    return (batch.query_starts[1:][batch.sampled] - 1).astype(np.intp)
 
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:

@@ -1,0 +1,221 @@
+"""Runs batches on a GPU: compiled, captured in graphs, and read back a step later."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.attention.interface import use_attention
+from tritonlm.engine.attention.paged import PagedAttention
+from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.cache import KVCache
+from tritonlm.engine.choosing import Places, choose, last_places
+from tritonlm.engine.loading import LoadedModel
+from tritonlm.engine.logprobs import prompt_places
+from tritonlm.engine.step_inputs import StepBuffer, StepInputs
+from tritonlm.engine.table import RequestTable
+from tritonlm.engine.token_logprobs import TokenLogprobs
+
+SMALL_GRAPHS = (1, 2, 4, 8)
+GRAPH_STEP = 16
+"""Between the batch sizes of larger graphs."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A step under way; its tokens are on their way back."""
+
+    host_tokens: torch.Tensor
+    is_done: torch.cuda.Event
+    logprobs: Sequence[TokenLogprobs]
+
+    def tokens(self) -> Int32:
+        """The sampled ids, int32 [m]; waits for them."""
+        self.is_done.synchronize()
+        tokens: Int32 = self.host_tokens.numpy()
+        return tokens
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """What the model makes of a step's tokens."""
+
+    token_ids: torch.Tensor
+    """int64 [T], those that were sampled a step before included."""
+    logits: torch.Tensor
+    """float32 [as many as were wanted, V]"""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured step of up to `size` requests with one token each, and what it leaves behind."""
+
+    size: int
+    buffer: StepBuffer
+    graph: torch.cuda.CUDAGraph
+    computed: _Computed
+    greedy: torch.Tensor
+    """The most likely tokens, int64 [size]."""
+
+
+class CudaRunner:
+    """A model, its cache, and steps that are launched without waiting for the one before.
+
+    The device keeps the last token of each row of the table, so that a step can be launched
+    before the host knows what the one before has sampled.
+    """
+
+    def __init__(
+        self, model: LoadedModel, table: RequestTable, num_blocks: int, config: ModelConfig
+    ) -> None:
+        self._model, self._table, self._config = model, table, config
+        self._cache = KVCache(model.layers, num_blocks * config.block_size, model.dtype,
+                              model.device)
+        self._num_rows = table.num_tokens.size
+        self._max_requests = config.max_num_seqs
+        most_kv_heads = max(shape.num_kv_heads for shape in model.layers.values())
+        self._arrivals = torch.zeros(self._max_requests * most_kv_heads, dtype=torch.int32,
+                                     device=model.device)
+        self._last_token = torch.zeros(self._num_rows + 1, dtype=torch.int64, device=model.device)
+        self._forward = _bind_forward(model)
+        self._graphs: list[_Graph] = []
+        self._mixed = self._make_buffer(config.max_num_batched_tokens, self._max_requests)
+
+    def compile(self) -> None:
+        """Have the model compiled, for one token and for any number of them."""
+        # The numbers of tokens and of requests are not one number where they happen to be equal.
+        torch.fx.experimental._config.use_duck_shape = False
+        self._forward = torch.compile(self._forward)
+        with torch.inference_mode():
+            for size in (1, 3):
+                self._compute(self._make_padding(size).inputs(size, size, True), self._first(size))
+
+    def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
+        """Capture a graph for each of a range of batch sizes, the largest first."""
+        sizes = [size for size in (*SMALL_GRAPHS, *range(16, self._max_requests + 1, GRAPH_STEP))
+                 if size <= self._max_requests]
+        pool = torch.cuda.graph_pool_handle()
+        with torch.inference_mode():
+            for size in progress(sizes[::-1]):
+                self._graphs.insert(0, self._capture(size, pool))
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch) -> Launched:
+        """Start `batch` after what was launched before."""
+        places, num_requests = prompt_places(batch, self._table), batch.rows.size
+        graph = None if places.size else self._find_graph(batch)
+        if graph is None:
+            computed = self._run(batch, np.concatenate((places, last_places(batch))))
+        else:
+            graph.buffer.fill(batch)
+            graph.graph.replay()
+            if self._is_greedy(batch):
+                return self._read_back(graph.greedy[:num_requests], ())
+            computed = _Computed(graph.computed.token_ids, graph.computed.logits[:num_requests])
+        newest = computed.token_ids[self._to_device(last_places(batch))]
+        chosen = choose(computed.logits, batch, self._table, places, newest)
+        self._last_token[self._to_device(batch.rows[batch.sampled]).long()] = chosen.token_ids
+        return self._read_back(chosen.token_ids, chosen.logprobs)
+
+    @torch.inference_mode()
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """What the model predicts after the last token of each of `batch.sampled`, float32."""
+        return self._run(batch, last_places(batch)).logits
+
+    def _run(self, batch: Batch, wanted: Places) -> _Computed:
+        """Compute any batch, with the logits after its tokens `wanted`."""
+        self._mixed.fill(batch)
+        # As many requests as there may be, most of them padding, and as many logits at least:
+        # so the compiled code has no case of one.
+        inputs = self._mixed.inputs(batch.token_ids.size, self._max_requests, is_decode=False)
+        num_padding = max(self._max_requests - wanted.size, 0)
+        padded = self._to_device(np.pad(wanted, (0, num_padding)))
+        computed = self._compute(inputs, padded)
+        return _Computed(computed.token_ids, computed.logits[: wanted.size])
+
+    def _compute(self, inputs: StepInputs, wanted: torch.Tensor) -> _Computed:
+        sampled_before = self._last_token[inputs.token_rows.clamp(min=0).long()]
+        token_ids = torch.where(inputs.token_rows >= 0, sampled_before, inputs.token_ids.long())
+        arguments = (token_ids[None], inputs.positions.long()[None], wanted)
+        if token_ids.numel() > 1:
+            for argument, dim in zip(arguments, (1, 1, 0), strict=True):
+                torch._dynamo.mark_dynamic(argument, dim)
+        attention = PagedAttention(self._cache, self._config.block_size, inputs.paged,
+                                   self._arrivals)
+        with use_attention(attention):
+            return _Computed(token_ids, self._forward(*arguments).float())
+
+    def _is_greedy(self, batch: Batch) -> bool:
+        """Whether the most likely tokens are all that is asked for."""
+        options, rows = self._table.sampling, batch.rows
+        return not ((options.temperature[rows] > 0) | options.changes_logits[rows]
+                    | (options.num_logprobs[rows] >= 0)).any()
+
+    def _read_back(self, tokens: torch.Tensor, logprobs: Sequence[TokenLogprobs]) -> Launched:
+        """Start the way back to the host."""
+        host_tokens = torch.empty(tokens.shape[0], dtype=torch.int32, pin_memory=True)
+        host_tokens.copy_(tokens, non_blocking=True)
+        is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        is_done.record()
+        return Launched(host_tokens, is_done, logprobs)
+
+    def _find_graph(self, batch: Batch) -> _Graph | None:
+        if batch.num_decodes < batch.rows.size or batch.sampled.size < batch.rows.size:
+            return None
+        return next((graph for graph in self._graphs if graph.size >= batch.rows.size), None)
+
+    def _capture(self, size: int, pool: Any) -> _Graph:
+        buffer, wanted = self._make_padding(size), self._first(size)
+        inputs = buffer.inputs(size, size, is_decode=True)
+
+        def step() -> tuple[_Computed, torch.Tensor]:
+            computed = self._compute(inputs, wanted)
+            greedy = computed.logits.argmax(dim=-1)
+            self._last_token[inputs.rows.long()] = greedy
+            return computed, greedy
+
+        step()  # what is compiled at the first call must not be captured
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            computed, greedy = step()
+        return _Graph(size, buffer, graph, computed, greedy)
+
+    def _make_padding(self, size: int) -> StepBuffer:
+        """A buffer of `size` requests, all of them padding."""
+        buffer = self._make_buffer(size, size)
+        inputs = buffer.inputs(size, size, is_decode=True)
+        inputs.token_rows.fill_(-1)
+        inputs.paged.slots.fill_(-1)
+        inputs.rows.fill_(self._num_rows)
+        return buffer
+
+    def _make_buffer(self, num_tokens: int, num_requests: int) -> StepBuffer:
+        return StepBuffer(num_tokens, num_requests, self._table.block_tables.shape[1],
+                          self._num_rows, self._model.device)
+
+    def _first(self, count: int) -> torch.Tensor:
+        return torch.arange(count, device=self._model.device)
+
+    def _to_device(self, values: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._model.device, non_blocking=True)
+
+
+def _bind_forward(model: LoadedModel) -> Callable[..., torch.Tensor]:
+    """A function of ids [1, T], positions [1, T] and the places [n] whose logits are wanted."""
+    module = model.module
+    can_choose = "logits_to_keep" in inspect.signature(module.forward).parameters
+
+    def forward(ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        kept = {"logits_to_keep": wanted} if can_choose else {}
+        logits: torch.Tensor = module(input_ids=ids, position_ids=positions, use_cache=False,
+                                      **kept).logits[0]
+        return logits if can_choose else logits[wanted]
+
+    return forward

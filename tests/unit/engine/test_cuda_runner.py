@@ -1,0 +1,94 @@
+"""The runner for a GPU, with its kernels, on whichever device there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drive import run_all, submit
+from tests.checkpoints import VOCAB_SIZE, save_random_model
+from transformers import AutoModelForCausalLM
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.blocks import BlockPool
+from tritonlm.engine.build import LAUNCHED_AHEAD, build_engine
+from tritonlm.engine.engine import Engine
+from tritonlm.engine.loading import load_model
+from tritonlm.engine.merging import merge_projections
+from tritonlm.engine.scheduler import Scheduler
+from tritonlm.engine.table import RequestTable
+
+pytest.importorskip("triton")
+
+from tritonlm.engine import cuda_runner
+
+NUM_BLOCKS = 40
+PROMPTS = [np.random.default_rng(size).integers(3, VOCAB_SIZE, size).tolist()
+           for size in (1, 17, 40, 3)]
+
+
+class InstantEvent:
+    """An event of a device that is done at once."""
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def engine(checkpoint, monkeypatch):
+    """An engine of depth 1; without a GPU the kernels run in the interpreter."""
+    config = ModelConfig(str(checkpoint), max_num_seqs=4, max_num_batched_tokens=24, compile=True)
+    if torch.cuda.is_available():
+        return build_engine(config, print).engine
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.cuda, "Event", InstantEvent)
+    make_empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *sizes, pin_memory=None, **options:  # noqa: PLW0108
+                        make_empty(*sizes, **options))
+    model = load_model(config, print)
+    merge_projections(model.module)
+    table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
+                         config.block_size, np.array(model.eos_ids, np.int32))
+    runner = cuda_runner.CudaRunner(model, table, NUM_BLOCKS, config)
+    return Engine(Scheduler(table, BlockPool(NUM_BLOCKS), config), runner, depth=LAUNCHED_AHEAD)
+
+
+def generate(checkpoint, prompt, max_tokens, **options):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                         max_new_tokens=max_tokens, pad_token_id=2, **options)
+    return out[0, len(prompt):].tolist()
+
+
+def test_greedy_output_in_changing_company_equals_generate(checkpoint, engine):
+    requests = [submit(key, prompt, 8 - key) for key, prompt in enumerate(PROMPTS)]
+    outcomes = run_all(engine, {0: requests[:2], 3: requests[2:]})
+    for request in requests:
+        expected = generate(checkpoint, request.prompt().tolist(), request.max_tokens)
+        assert outcomes.token_ids[request.key] == expected
+
+
+def test_penalties_see_the_token_that_is_still_on_the_device(checkpoint, engine):
+    penalised = submit(0, PROMPTS[1], 8, repetition_penalty=1.8)
+    outcomes = run_all(engine, {0: [penalised, submit(1, PROMPTS[2], 8)]})
+    assert outcomes.token_ids[0] == generate(checkpoint, PROMPTS[1], 8, repetition_penalty=1.8)
+    assert outcomes.token_ids[1] == generate(checkpoint, PROMPTS[2], 8)
+
+
+def test_a_seed_gives_the_same_tokens_as_the_plain_runner(checkpoint, engine):
+    requests = [submit(key, prompt, 6, temperature=1.0, seed=key, top_p=0.9)
+                for key, prompt in enumerate(PROMPTS)]
+    plain = build_engine(ModelConfig(str(checkpoint), device="cpu", kv_cache_gib=0.01), print)
+    expected = run_all(plain.engine, {0: requests}).token_ids
+    assert run_all(engine, {0: requests}).token_ids == expected
