@@ -50,7 +50,7 @@ class ModelConfig:
     max_prefill_chunk: int = 1024
     """Tokens of one prompt in a step that it shares with other requests, which wait for it."""
     compile: bool = False
-    """true or false: on a GPU, compile the model and use our kernels: slower start, faster steps."""
+    """true or false: on a GPU, compile the model and use our kernels: slow start, fast steps."""
     prefix_cache: bool = True
     """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
     priority_ageing_s: float = 10.0

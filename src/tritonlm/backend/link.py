@@ -52,7 +52,7 @@ class EngineLink:
             self._socket.send(messages.encode(list(batch)))
 
     def wait(self, timeout_ms: int) -> None:
-        """Sleep until there is something to receive, the wake descriptor is readable, or time is up."""
+        """Sleep until something has arrived, the wake descriptor is readable, or time is up."""
         self._poller.poll(timeout_ms)
 
     def receive(self) -> Iterator[messages.ToFrontEnd]:

@@ -53,8 +53,11 @@ def engine(checkpoint, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(torch.cuda, "Event", InstantEvent)
     make_empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *sizes, pin_memory=None, **options:  # noqa: PLW0108
-                        make_empty(*sizes, **options))
+
+    def unpinned(*sizes, pin_memory=False, **options):
+        return make_empty(*sizes, **options)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
     model = load_model(config, print)
     merge_projections(model.module)
     table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
