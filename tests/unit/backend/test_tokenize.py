@@ -46,9 +46,11 @@ def prompt(parameters=None, **texts):
     return pb_utils.InferenceRequest(tensors, parameters, ["input_ids"])
 
 
-def chunk(ids, span):
+def chunk(ids, span, num_ids=None):
     tensors = {"detokenize_ids": np.array([ids], np.int32),
                "detokenize_span": np.array([span], np.int32)}
+    if num_ids is not None:
+        tensors["detokenize_num_ids"] = np.array([num_ids], np.int32)
     return pb_utils.InferenceRequest(tensors, outputs=["text_output"])
 
 
@@ -114,6 +116,23 @@ def test_a_chunk_is_its_span_of_the_windows_text(detokenize):
     ids = TOKENIZER.encode("The cat sat").ids
     responses = detokenize.execute([chunk(ids, (4, 7)), chunk([], (0, 0))])
     assert [value(response).tolist() for response in responses] == [[[b"cat"]], [[b""]]]
+
+
+def test_several_texts_are_decoded_apart(detokenize):
+    the, cat = (TOKENIZER.encode(text, add_special_tokens=False).ids for text in ("The", "cat"))
+    [response] = detokenize.execute(
+        [chunk(the + cat, (0, 3, 0, 0, 1, 3), (len(the), 0, len(cat)))])
+    assert value(response).tolist() == [[b"The", b"", b"at"]]
+
+
+@pytest.mark.parametrize(("span", "num_ids", "message"), [
+    ((0, 1), (2,), "detokenize_num_ids: [2] is not allowed; allowed: 0 and more, 1 in all"),
+    ((0, 1, 0, 0), (2, -1), "detokenize_num_ids: [2, -1] "),
+    ((0, 1, 0), (1,), "detokenize_span: [0, 1, 0] is not allowed; two values for each text"),
+])
+def test_texts_that_do_not_fit_their_ids_are_refused(detokenize, span, num_ids, message):
+    [response] = detokenize.execute([chunk([5], span, num_ids)])
+    assert message in response.error().message()
 
 
 @pytest.mark.parametrize(("ids", "span", "message"), [
