@@ -127,4 +127,7 @@ def _add(
 
 
 def _to(logits: torch.Tensor, values: NDArray[Any]) -> torch.Tensor:
-    return torch.from_numpy(values).to(logits.device, non_blocking=True)
+    tensor = torch.from_numpy(values)
+    # From other memory a copy waits for all that the device has to do before it.
+    tensor = tensor.pin_memory() if logits.is_cuda else tensor
+    return tensor.to(logits.device, non_blocking=True)
