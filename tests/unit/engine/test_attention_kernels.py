@@ -19,7 +19,13 @@ pytest.importorskip("triton")
 
 from tritonlm.engine.attention.cache_write import write_cache
 from tritonlm.engine.attention.decode import DecodeTuning, decode, decode_attention
-from tritonlm.engine.attention.prefill import PrefillTuning, prefill, prefill_attention
+from tritonlm.engine.attention.prefill import (
+    PrefillTuning,
+    choose_tuning,
+    prefill,
+    prefill_attention,
+)
+from tritonlm.engine.attention.tile import Layer as KernelLayer
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -251,6 +257,17 @@ def test_prefill_leaves_out_requests_and_tokens_of_padding() -> None:
     out = run_prefill(cache, query, num_queries)
     assert_close(out[:24], cache.expected(query[:24], num_queries))
     assert out[24:].isnan().all()
+
+
+@pytest.mark.parametrize("device_bytes", [232_448, 166_912, 101_376])
+@pytest.mark.parametrize("dim", [64, 80, 128, 256])
+def test_prefill_fits_the_shared_memory_of_the_device(dim: int, device_bytes: int) -> None:
+    layer = Layer(2, 1, dim, dim)
+    cache = PagedCache(layer, [1])
+    shapes = KernelLayer.of(random_queries(layer, 1), cache.keys, cache.values, None, None)
+    for dtype in (torch.bfloat16, torch.float32):
+        tuning = choose_tuning(shapes, dtype, device_bytes)
+        assert tuning.shared_bytes(shapes, dtype) <= device_bytes
 
 
 def test_a_cache_with_heads_first() -> None:
