@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from itertools import chain
 
 import aiohttp
@@ -115,20 +116,22 @@ async def test_a_stop_text_ends_one_sequence_and_not_the_others(client, model):
 @MODELS
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_cancel_ends_all_sequences(server, client, model, is_stream):
-    async def run():
-        return await answers(client, model, {
-            **SAMPLED, "n": 3, "max_tokens": 900, "ignore_eos": True, "stream": is_stream,
-            "request_id": "several"})
-
-    running = asyncio.create_task(run())
-    while gauge(server.metrics_url, "tritonlm_kv_blocks_used") == 0:
-        await asyncio.sleep(0.05)
+    long = {**SAMPLED, "n": 8, "max_tokens": 900, "ignore_eos": True, "stream": is_stream,
+            "request_id": "several"}
+    running = asyncio.create_task(answers(client, model, long))
+    await wait_for_blocks(server, lambda used: used > 0)
     reply = await stream(client, model, {"cancel": True, "request_id": "several"})
     assert reply.finish_reason == "cancelled"
     reasons = [reason for answer in await running for reason in answer["finish_reason"]]
-    assert [reason for reason in reasons if reason] == [b"cancelled"] * 3
-    while gauge(server.metrics_url, "tritonlm_kv_blocks_used"):
-        await asyncio.sleep(0.05)
+    assert [reason for reason in reasons if reason] == [b"cancelled"] * 8
+    await wait_for_blocks(server, lambda used: used == 0)
+
+
+async def wait_for_blocks(server, is_expected, timeout_s=30):
+    end_s = time.monotonic() + timeout_s
+    while not is_expected(used := gauge(server.metrics_url, "tritonlm_kv_blocks_used")):
+        assert time.monotonic() < end_s, f"{used} blocks are used"
+        await asyncio.sleep(0.02)
 
 
 def assert_entries(entries, ids, first, expected, tokenizer, num_alternatives):

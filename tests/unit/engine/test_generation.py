@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from drive import run_all, submit
-from tests.checkpoints import VOCAB_SIZE, save_random_model
+from small_engine import FEW_BLOCKS_GIB, engine_of, launched_ahead, prompts
+from tests.checkpoints import save_random_model
 from transformers import AutoModelForCausalLM
-
-from tritonlm.config import ModelConfig
-from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.build import build_engine
-from tritonlm.engine.engine import Engine
-from tritonlm.engine.scheduler import Scheduler
-from tritonlm.engine.table import RequestTable
 
 MAX_TOKENS = 24
 
@@ -38,16 +28,6 @@ def reference(checkpoint):
         return out[0, prompt.shape[1]:].tolist()
 
     return generate
-
-
-def prompts(count, seed=0):
-    random = np.random.default_rng(seed)
-    return [random.integers(3, VOCAB_SIZE, size).tolist() for size in random.integers(1, 90, count)]
-
-
-def engine_of(checkpoint, **settings):
-    defaults = {"max_num_seqs": 32, "max_num_batched_tokens": 64, "kv_cache_gib": 0.01}
-    return build_engine(ModelConfig(str(checkpoint), **defaults | settings), print).engine
 
 
 def assert_idle_and_clean(engine):
@@ -78,8 +58,7 @@ def test_greedy_output_with_others_that_join_and_leave_equals_generate(
 
 
 def test_preempted_requests_come_out_the_same(checkpoint, reference):
-    few_blocks = 24 * 16 * 2 * 2 * 2 * 16 * 4 / 2**30
-    engine = engine_of(checkpoint, kv_cache_gib=few_blocks)
+    engine = engine_of(checkpoint, kv_cache_gib=FEW_BLOCKS_GIB)
     requests = [submit(key, prompt, 60) for key, prompt in enumerate(prompts(12, seed=1))]
     outcomes = run_all(engine, {0: requests})
     assert engine.stats().num_preemptions > 0
@@ -115,24 +94,6 @@ def test_steps_launched_ahead_come_out_the_same(checkpoint, reference):
         assert outcomes.token_ids[request.key] == reference(
             request.prompt().tolist(), request.max_tokens)
     assert_idle_and_clean(ahead)
-
-
-def launched_ahead(engine):
-    """The same model in an engine of depth 1, its steps run at once but read back later."""
-    old, config = engine.scheduler.table, ModelConfig(max_num_seqs=32, max_num_batched_tokens=64)
-    table = RequestTable(2 * 32, old.token_ids.shape[1], old.block_size, old._eos_ids)
-    scheduler = Scheduler(table, BlockPool(engine.scheduler.blocks.num_blocks), config)
-    run = engine._runner.run.func
-    last_token = np.zeros(2 * 32, np.int32)
-
-    def launch(batch):
-        token_ids, last = batch.token_ids.copy(), batch.query_starts[1:][batch.pending] - 1
-        token_ids[last] = last_token[batch.rows[batch.pending]]
-        step = run(replace(batch, token_ids=token_ids), table=table)
-        last_token[batch.rows[batch.sampled]] = step.tokens()
-        return step
-
-    return Engine(scheduler, SimpleNamespace(launch=launch), depth=1)
 
 
 def test_a_prompt_longer_than_the_token_budget_comes_in_chunks(checkpoint, reference):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from drive import run_all, submit
-from test_generation import engine_of, launched_ahead, prompts
+from small_engine import FEW_BLOCKS_GIB, engine_of, launched_ahead, prompts
 from tests.checkpoints import save_random_model
 from transformers import AutoModelForCausalLM
 
@@ -75,8 +75,7 @@ def test_what_is_asked_for_equals_transformers_in_any_company(checkpoint, log_so
 
 
 def test_preempted_requests_are_measured_as_ever(checkpoint, log_softmax):
-    few_blocks = 24 * 16 * 2 * 2 * 2 * 16 * 4 / 2**30
-    engine = engine_of(checkpoint, kv_cache_gib=few_blocks)
+    engine = engine_of(checkpoint, kv_cache_gib=FEW_BLOCKS_GIB)
     requests = mixed_requests(max_tokens=60)
     outcomes = run_all(engine, {0: requests})
     assert engine.stats().num_preemptions > 0

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from drive import run_all, submit
-from test_generation import engine_of, launched_ahead, prompts
+from small_engine import FEW_BLOCKS_GIB, engine_of, launched_ahead, prompts
 from tests.checkpoints import VOCAB_SIZE, save_random_model
 from transformers import AutoModelForCausalLM
 
 MAX_TOKENS = 60
-FEW_BLOCKS_GIB = 24 * 16 * 2 * 2 * 2 * 16 * 4 / 2**30
 
 
 @pytest.fixture(scope="module")
