@@ -58,7 +58,7 @@ class ModelConfig:
     max_sequences: int = 128
     """Sequences that one request may ask for with `n`."""
     max_unfinished_requests: int = 4096
-    """Requests in one front end, waiting and running; more are refused as unavailable."""
+    """Requests in one front end, each of `n` sequences counted; more are refused as unavailable."""
     engine_start_timeout_s: float = 1800.0
     """How long an engine may take to load and be ready."""
     run_dir: str | None = None
