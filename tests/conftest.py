@@ -1,13 +1,16 @@
-"""Lets kernels run in Triton's interpreter where there is no GPU.
-
-Triton reads the variable when it is imported, which importing transformers does.
-"""
+"""What must hold in every test's process before anything else is imported."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import torch
 
+# A shell has Ctrl-C ignored by what it runs in the background, and so by all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Kernels run in Triton's interpreter where there is no GPU. Triton reads the variable when it is
+# imported, which importing transformers does.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
