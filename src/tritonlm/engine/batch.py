@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Batch:
     sampled: NDArray[np.intp]
     """Which of the n requests get a new token: those whose last known token is in this step."""
 
-    @property
+    @cached_property
     def query_starts(self) -> Int32:
         """Index of each request's first token among the T, and T itself, [n + 1]."""
         return np.concatenate(([0], np.cumsum(self.num_new))).astype(np.int32)
@@ -46,17 +47,21 @@ class Batch:
 
 def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
     """The next `num_new` tokens of `rows`, whose blocks are taken already."""
-    order = np.argsort(num_new != 1, kind="stable")
-    rows, num_new = rows[order], num_new[order]
-    starts = np.cumsum(num_new) - num_new
-    token_rows = np.repeat(rows, num_new)
-    offsets = np.arange(num_new.sum(), dtype=np.int32) - np.repeat(starts, num_new)
-    positions = (np.repeat(table.num_computed[rows], num_new) + offsets).astype(np.int32)
+    is_single = num_new == 1
+    if is_single.all():
+        context_lens = table.num_computed[rows] + num_new
+        ends, token_rows, positions = np.arange(1, rows.size + 1), rows, context_lens - 1
+    else:
+        order = np.argsort(~is_single, kind="stable")
+        rows, num_new = rows[order], num_new[order]
+        context_lens = table.num_computed[rows] + num_new
+        ends, token_rows = np.cumsum(num_new), np.repeat(rows, num_new)
+        offsets = np.repeat(context_lens - ends, num_new)
+        positions = (offsets + np.arange(token_rows.size)).astype(np.int32)
     blocks = table.block_tables[token_rows, positions // table.block_size]
-    context_lens = table.num_computed[rows] + num_new
     token_ids = table.token_ids[token_rows, positions]
     pending = table.num_pending[rows] > 0
-    token_ids[(starts + num_new - 1)[pending]] = PENDING
+    token_ids[ends[pending] - 1] = PENDING
     return Batch(
         rows=rows,
         num_new=num_new,
@@ -66,6 +71,6 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
         slots=blocks * table.block_size + positions % table.block_size,
         context_lens=context_lens,
         block_tables=table.block_tables[rows, : table.blocks_for(int(context_lens.max()))],
-        num_decodes=int((num_new == 1).sum()),
+        num_decodes=int(np.count_nonzero(is_single)),
         sampled=np.flatnonzero(context_lens == table.num_tokens[rows]),
     )

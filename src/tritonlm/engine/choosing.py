@@ -52,4 +52,6 @@ def choose(
 
 def last_places(batch: Batch) -> Places:
     """Which of the T tokens are the last of `batch.sampled`."""
+    if batch.num_decodes == batch.rows.size:
+        return batch.sampled
     return (batch.query_starts[1:][batch.sampled] - 1).astype(np.intp)

@@ -39,6 +39,8 @@ class Runner:
     @torch.inference_mode()
     def run(self, batch: Batch, table: RequestTable) -> FinishedStep:
         """Compute `batch`, whose requests are those of `table`."""
+        if table.sampling.is_plain[batch.rows].all():
+            return FinishedStep(self.logits(batch).argmax(dim=-1).int().cpu().numpy())
         places = prompt_places(batch, table)
         logits = self.logits(batch, places)
         newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device).long()
@@ -53,8 +55,9 @@ class Runner:
         """
         model, device = self._model, self._model.device
         attention = ReferenceAttention(batch, self._cache, self._block_size, device)
-        last = torch.from_numpy(np.concatenate((places, last_places(batch)))).to(device)
-        kept = {"logits_to_keep": last} if self._can_choose_logits and last.numel() else {}
+        wanted = self._wanted(batch, places)
+        can_choose = wanted is not None and wanted.numel() and self._can_choose_logits
+        kept = {"logits_to_keep": wanted} if can_choose else {}
         with use_attention(attention):
             logits: torch.Tensor = model.module(
                 input_ids=torch.from_numpy(batch.token_ids).long().to(device)[None],
@@ -62,7 +65,14 @@ class Runner:
                 use_cache=False,
                 **kept,
             ).logits[0]
-        return (logits if kept else logits[last]).float()
+        return (logits if wanted is None or kept else logits[wanted]).float()
+
+    def _wanted(self, batch: Batch, places: Places) -> torch.Tensor | None:
+        """The tokens whose logits are wanted; None if these are all, in their order."""
+        if batch.sampled.size == batch.token_ids.size:
+            return None
+        wanted = np.concatenate((places, last_places(batch)))
+        return torch.from_numpy(wanted).to(self._model.device)
 
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:

@@ -31,8 +31,6 @@ class SamplingRows:
     """int64, the bits of the request's unsigned seed."""
     position: torch.Tensor
     """Number of the token in its request, int64."""
-    is_greedy: bool
-    """Whether every row's temperature is 0."""
     is_typical: bool
     """Whether any row's `typical_p` is below 1."""
 
@@ -51,7 +49,6 @@ class SamplingRows:
             typical_p=column(options.typical_p),
             seed=column(options.seed.view(np.int64)),
             position=column(table.num_tokens).long(),
-            is_greedy=not options.temperature[rows].any(),
             is_typical=bool((options.typical_p[rows] < 1).any()),
         )
 
@@ -64,8 +61,6 @@ def sample(logits: torch.Tensor, options: SamplingRows) -> torch.Tensor:
     uniform number, which follows from the request's seed and the token's number alone.
     """
     greedy = logits.argmax(dim=-1)
-    if options.is_greedy:
-        return greedy
     is_greedy = options.temperature == 0
     temperature = torch.where(is_greedy, 1.0, options.temperature)
     ordered, token_ids = (logits / temperature[:, None]).sort(dim=-1, descending=True, stable=True)

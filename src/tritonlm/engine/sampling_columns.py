@@ -41,6 +41,8 @@ class SamplingColumns:
         self.has_penalty = np.zeros(num_rows, np.bool_)
         self.changes_logits = np.zeros(num_rows, np.bool_)
         """Whether there is a penalty, bias, ban or `min_tokens`."""
+        self.is_plain = np.ones(num_rows, np.bool_)
+        """Whether the most likely tokens are all that is asked for."""
 
     def write(self, row: int, request: Submit) -> None:
         """Take over the options of `request`."""
@@ -54,6 +56,8 @@ class SamplingColumns:
                                  or request.frequency_penalty != 0)
         self.changes_logits[row] = (self.has_penalty[row] or request.min_tokens > 0
                                     or self.num_biased[row] > 0 or self.num_banned[row] > 0)
+        self.is_plain[row] = (request.temperature == 0 and not self.changes_logits[row]
+                              and request.num_logprobs < 0 and request.num_prompt_logprobs < 0)
 
     def penalties(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Repetition, presence and frequency penalty of `rows`, float32 [n, 3]."""

@@ -26,7 +26,7 @@ def rows(count, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, seed=0, typical_
         top_k=torch.full((count,), top_k), min_p=torch.full((count,), min_p),
         seed=torch.full((count,), seed), position=torch.arange(count),
         typical_p=torch.full((count,), typical_p),
-        is_greedy=temperature == 0, is_typical=typical_p < 1)
+        is_typical=typical_p < 1)
 
 
 def frequencies(logits, **options):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from tritonlm.engine.batch import Batch
+from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache
 
 MAX_GATHERED_SLOTS = 1 << 20
@@ -25,11 +25,11 @@ class Group:
     queries: slice
     """Their tokens among the T of the batch."""
     blocks: torch.Tensor
-    """int32 [B, blocks that hold L keys]"""
+    """int32 [B * blocks that hold L keys]"""
     num_keys: int
     """L"""
-    query_positions: torch.Tensor
-    """int64 [B, Q]"""
+    query_positions: Int32
+    """[B, Q]"""
     needs_mask: bool
     """Whether some query is not to see all L keys, were there no window."""
     masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
@@ -45,17 +45,17 @@ class Group:
         return self.masks[window]
 
     def _make_mask(self, window: int | None) -> torch.Tensor:
-        keys = torch.arange(self.num_keys, device=self.blocks.device)
-        behind = self.query_positions[:, :, None] - keys
+        device = self.blocks.device
+        positions = torch.from_numpy(self.query_positions).to(device)
+        behind = positions[:, :, None] - torch.arange(self.num_keys, device=device)
         is_seen = behind >= 0
         return is_seen if window is None else is_seen & (behind < window)
 
     def gather(self, cache: torch.Tensor, block_size: int) -> torch.Tensor:
         """The group's part of `cache`, [slots, heads, dim], as [B, L, heads, dim]."""
-        by_block = cache.view(-1, block_size * cache.shape[1] * cache.shape[2])
-        gathered = by_block.index_select(0, self.blocks.flatten())
-        padded = gathered.view(self.blocks.shape[0], -1, *cache.shape[1:])
-        return padded[:, : self.num_keys]
+        shape = cache.shape[1:]
+        gathered = cache.view(-1, block_size, *shape).index_select(0, self.blocks)
+        return gathered.view(self.query_positions.shape[0], -1, *shape)[:, : self.num_keys]
 
 
 class ReferenceAttention:
@@ -86,7 +86,7 @@ class ReferenceAttention:
     ) -> torch.Tensor:
         keys = group.gather(self._cache.keys[layer], self._block_size)
         values = group.gather(self._cache.values[layer], self._block_size)
-        mine = query[group.queries].view(keys.shape[0], -1, *query.shape[1:])
+        mine = query[group.queries].view(*group.query_positions.shape, *query.shape[1:])
         return attend(mine, keys, values, group.mask(window), scale, softcap).flatten(0, 1)
 
 
@@ -126,26 +126,30 @@ def _scaled_dot_product(
 
 def _groups(batch: Batch, block_size: int, device: torch.device) -> list[Group]:
     """Single-token requests together, as many as a gather may hold; each chunk on its own."""
-    most_keys = int(batch.context_lens[: batch.num_decodes].max(initial=1))
-    num_together = max(MAX_GATHERED_SLOTS // most_keys, 1)
-    bounds = list(range(0, batch.num_decodes, num_together))
-    bounds += range(batch.num_decodes, batch.rows.size + 1)
-    return [_group(batch, start, end, block_size, device)
+    num_decodes, num_requests = batch.num_decodes, batch.rows.size
+    context_lens = batch.context_lens.tolist()
+    num_together = max(MAX_GATHERED_SLOTS // max(context_lens[:num_decodes], default=1), 1)
+    bounds = [*range(0, num_decodes, num_together), *range(num_decodes, num_requests + 1)]
+    return [_group(batch, start, end, context_lens[start:end], block_size, device)
             for start, end in pairwise(bounds)]
 
 
-def _group(batch: Batch, start: int, end: int, block_size: int, device: torch.device) -> Group:
+def _group(
+    batch: Batch, start: int, end: int, context_lens: list[int], block_size: int,
+    device: torch.device,
+) -> Group:
     """Requests `start` to `end` of the batch, which have equally many queries."""
-    starts = batch.query_starts
-    queries = slice(int(starts[start]), int(starts[end]))
-    context_lens = batch.context_lens[start:end]
-    num_keys = int(context_lens.max())
-    blocks = batch.block_tables[start:end, : -(-num_keys // block_size)]
-    positions = batch.positions[queries].reshape(end - start, -1)
+    if end <= batch.num_decodes:
+        queries = slice(start, end)
+    else:
+        queries = slice(int(batch.query_starts[start]), int(batch.query_starts[end]))
+    num_keys = max(context_lens)
+    blocks = batch.block_tables[start:end, : -(-num_keys // block_size)].reshape(-1)
+    query_positions = batch.positions[queries].reshape(end - start, -1)
     return Group(
         queries=queries,
         blocks=torch.from_numpy(blocks).to(device),
         num_keys=num_keys,
-        query_positions=torch.from_numpy(positions).to(device),
-        needs_mask=positions.shape[1] > 1 or bool((context_lens < num_keys).any()),
+        query_positions=query_positions,
+        needs_mask=query_positions.shape[1] > 1 or min(context_lens) < num_keys,
     )
