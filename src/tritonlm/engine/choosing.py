@@ -45,7 +45,10 @@ def choose(
     scores = logits
     if table.sampling.changes_logits[rows].any():
         scores = adjust(logits, table, rows, newest)
-    token_ids = sample(scores, SamplingRows.of(table, rows, logits.device))
+    if table.sampling.temperature[rows].any():
+        token_ids = sample(scores, SamplingRows.of(table, rows, logits.device))
+    else:
+        token_ids = scores.argmax(dim=-1)
     measured = output_logprobs(logits, batch, table, token_ids)
     return Chosen(token_ids, [*logprobs, *([measured] if measured is not None else [])])
 
