@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -26,6 +27,7 @@ from tritonlm.errors import ServingError
 PR_SET_PDEATHSIG = 1
 IDLE_POLL_MS = 500
 STATS_INTERVAL_MS = 100
+Report = Callable[[str], None]
 
 
 class Worker:
@@ -123,12 +125,12 @@ def report(line: str) -> None:
     print(f"tritonlm: {line}", file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> int:
     """Load the model, then serve; the reason of a failed load is left beside the socket."""
     endpoint = Endpoint(Path(sys.argv[1]))
     _die_with_parent()
     try:
-        built = build_engine(ModelConfig(**json.loads(sys.argv[2])), report)
+        built = build(ModelConfig(**json.loads(sys.argv[2])), report)
     except ServingError as error:
         endpoint.write_failure(error.message)
         return 1

@@ -8,8 +8,10 @@ import json
 from tritonlm.config import ModelConfig
 from tritonlm.engine.endpoint import Endpoint
 
+MODULE = "tritonlm.engine.worker"
+
 
 def command(endpoint: Endpoint, config: ModelConfig, python: str) -> list[str]:
-    """The command line of `tritonlm.engine.worker` with these settings."""
+    """The command line of `MODULE` with these settings."""
     settings = json.dumps(dataclasses.asdict(config))
-    return [python, "-m", "tritonlm.engine.worker", str(endpoint.folder), settings]
+    return [python, "-m", MODULE, str(endpoint.folder), settings]
