@@ -14,10 +14,10 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install clean host
+.PHONY: help serve test bench-serving check install clean host
 
 help: ## This text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "serve takes $(SERVE_SETTINGS),"
 	@echo "and in ARGS any other option: make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
@@ -28,6 +28,9 @@ serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
 
 test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench-serving: $(VENV)/.installed ## Measure a server as clients see it; ARGS=--help
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint and check types
 	$(BIN)/ruff check

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from tests.fakes.echo_engine import STEP_MS_VARIABLE
+
 from tritonlm.config import ModelConfig
 from tritonlm.server import launcher, repository
 from tritonlm.server.settings import ServerSettings

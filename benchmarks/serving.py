@@ -1,0 +1,101 @@
+"""Speed of a server as its clients see it: `python -m benchmarks.serving`.
+
+Closed loops of token streams over gRPC, from several client processes, against a server that runs
+or one that is started for this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.grpc_load import Load
+from benchmarks.report import Results, say, show
+from benchmarks.serving_load import measure, table
+
+MODELS = ("generate", "text_generation")
+NUM_WARM_UP = 2
+"""Requests, of each place of the loop, before the first measure."""
+
+
+def main(
+    address: Annotated[str, typer.Option(
+        help="Host and port of a running server's gRPC; without it a server is started.")] = "",
+    model: Annotated[str, typer.Option(
+        help=f"One of {', '.join(MODELS)}; the second gets texts, cut to the prompt's length.",
+    )] = MODELS[0],
+    concurrency: Annotated[str, typer.Option(
+        help="Requests at a time, with commas between.")] = "1,32,256",
+    requests: Annotated[int, typer.Option(
+        min=0, help="Requests of each measure; 0: four for each place of the loop, at least 8.",
+    )] = 0,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    output_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    processes: Annotated[int, typer.Option(min=1, help="Client processes.")] = 2,
+    vocab_size: Annotated[int, typer.Option(
+        min=1, help="Prompts are random ids below it.")] = 256,
+    echo_step_ms: Annotated[float | None, typer.Option(
+        help="Start a server whose model repeats the prompt, in steps of so many milliseconds, "
+             "with one front end: it measures all but the engine.")] = None,
+    json_file: Annotated[Path | None, typer.Option(
+        "--json", help="Keep the results in this file.")] = None,
+) -> None:
+    """Measure a server."""
+    if model not in MODELS:
+        raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
+    loads = [Load(address, model, number, requests or max(4 * number, 8), prompt_tokens,
+                  output_tokens, vocab_size if model == MODELS[0] else 0, seed=number)
+             for number in _numbers(concurrency)]
+    about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    results = Results(json_file, about | {"echo_step_ms": echo_step_ms})
+    with contextlib.ExitStack() as stack:
+        if not address:
+            address = stack.enter_context(_server(echo_step_ms, max(_numbers(concurrency))))
+        loads = [dataclasses.replace(load, address=address) for load in loads]
+        speeds = []
+        for load in loads:
+            measure(dataclasses.replace(load, num_requests=NUM_WARM_UP * load.concurrency,
+                                        seed=load.seed + 10**6, num_output_tokens=8), processes)
+            speeds.append(measure(load, processes))
+            say(json.dumps(dataclasses.asdict(speeds[-1])))
+            results.add("serving", speeds[-1])
+    show(table(f"{model}, {prompt_tokens} tokens in, {output_tokens} out", speeds))
+
+
+def _numbers(text: str) -> list[int]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(item.isdecimal() and int(item) > 0 for item in items):
+        raise typer.BadParameter(f"--concurrency {text}: allowed: numbers from 1, commas between")
+    return [int(item) for item in items]
+
+
+@contextlib.contextmanager
+def _server(echo_step_ms: float | None, concurrency: int) -> Iterator[str]:
+    """The gRPC address of a server of the demo checkpoint, or of an echo."""
+    # Imported here: a machine that only measures need not have them.
+    from tests.fakes.echo_server import echo_server  # noqa: PLC0415
+
+    from tritonlm.config import ModelConfig  # noqa: PLC0415
+    from tritonlm.server import launcher  # noqa: PLC0415
+    from tritonlm.server.settings import ServerSettings  # noqa: PLC0415
+
+    settings = ServerSettings(http_port=0, grpc_port=0, metrics_port=0,
+                              front_ends=2 if echo_step_ms is None else 1)
+    if echo_step_ms is None:
+        with launcher.launch(launcher.prepare(settings, ModelConfig()), say) as server:
+            yield server.grpc_url
+    else:
+        sizes = {"max_num_seqs": concurrency, "max_num_batched_tokens": 2048 + concurrency}
+        with echo_server(settings, echo_step_ms, **sizes) as server:
+            yield server.grpc_url
+
+
+if __name__ == "__main__":
+    typer.run(main)
