@@ -55,12 +55,24 @@ class ModelConfig:
     """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
     priority_ageing_s: float = 10.0
     """How long a request waits before it moves up a class, from low to normal to high to urgent."""
+    num_engines: int = 1
+    """Copies of the model, each with a process of its own; on GPUs each has a GPU of its own."""
+    max_waiting_requests: int = 4096
+    """Requests that wait in an engine, each of `n` sequences counted; more are unavailable."""
+    max_waiting_tokens: int = 4_194_304
+    """Prompt tokens of the requests that wait in an engine; more are refused as unavailable."""
+    max_prompt_tokens: int | None = None
+    """Prompt tokens of a request; unset, what `max_model_len` leaves room for."""
+    max_output_tokens: int | None = None
+    """What a request may set `max_tokens` to; unset, what its prompt leaves of `max_model_len`."""
     max_sequences: int = 128
     """Sequences that one request may ask for with `n`."""
     max_unfinished_requests: int = 4096
     """Requests in one front end, each of `n` sequences counted; more are refused as unavailable."""
     engine_start_timeout_s: float = 1800.0
     """How long an engine may take to load and be ready."""
+    hang_timeout_s: float = 120.0
+    """How long one step of an engine may take before the engine is killed and started again."""
     run_dir: str | None = None
     """Folder of the sockets; unset, one named after the server's process."""
 
@@ -71,7 +83,8 @@ class ModelConfig:
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
                      "max_prefill_chunk", "priority_ageing_s", "max_unfinished_requests",
-                     "engine_start_timeout_s"):
+                     "num_engines", "max_waiting_requests", "max_waiting_tokens",
+                     "engine_start_timeout_s", "hang_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         _require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
                  f"1 to {MAX_SEQUENCES}")
@@ -80,7 +93,7 @@ class ModelConfig:
         _require("max_num_batched_tokens", self.max_num_batched_tokens,
                  self.max_num_batched_tokens >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
-        for name in ("max_model_len", "kv_cache_gib"):
+        for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "more than 0")
 

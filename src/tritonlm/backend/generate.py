@@ -24,18 +24,20 @@ class Generate:
     """Checks and tokenises requests, and leaves them to the sending thread."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Return when the engine is ready."""
+        """Return when the engines are ready."""
         config = ModelConfig.from_triton(args)
         endpoint = Endpoint.of(config.run_dir, args["model_name"], args["model_version"])
-        self._keeper = EngineKeeper(config, endpoint)
+        self._keepers = [EngineKeeper(config, endpoint, index)
+                         for index in range(config.num_engines)]
         metrics = FrontEndMetrics(args["model_name"], args["model_instance_name"])
-        self._session = Session(config, endpoint, self._keeper, metrics)
-        self._keeper.start()
+        self._session = Session(config, endpoint, self._keepers, metrics)
+        for keeper in self._keepers:
+            keeper.start()
         try:
             self._admission = Admission(config, Encoder(config))
             self._session.start()
         except ServingError as error:
-            self._keeper.stop()
+            self._stop_engines()
             raise pb_utils.TritonModelException(error.message) from error
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
@@ -48,10 +50,16 @@ class Generate:
                 self._session.put(Refusal(answer, error))
 
     def finalize(self) -> None:
-        """End the thread, and the engine if it is this front end's."""
+        """End the thread, and the engines that are this front end's."""
         self._session.stop()
-        self._keeper.stop()
+        self._stop_engines()
         gc.collect()  # response senders must be gone before the stub ends
+
+    def _stop_engines(self) -> None:
+        for keeper in self._keepers:
+            keeper.ask_to_stop()
+        for keeper in self._keepers:
+            keeper.stop()
 
     def _admit(
         self, request: pb_utils.InferenceRequest, answer: Answer

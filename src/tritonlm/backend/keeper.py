@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import threading
 import time
 from pathlib import Path
 
+from tritonlm.backend.vigil import Vigil
 from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
 from tritonlm.engine.endpoint import Endpoint
 
 LOCK_INTERVAL_S = 0.1
+WATCH_INTERVAL_S = 0.2
 TAKEOVER_DELAY_S = 0.5
 """After an orderly goodbye: the server is probably stopping this front end too."""
 MIN_BACKOFF_S = 0.1
@@ -24,14 +27,16 @@ STOP_TIMEOUT_S = 5.0
 
 
 class EngineKeeper:
-    """A thread that starts the engine, waits for its end and starts it again, with back-off.
+    """A thread that starts an engine, waits for its end and starts it again, with back-off.
 
-    The engine dies with this thread, so also when its process is killed.
+    An engine that hangs is killed. It dies with this thread, so also when its process is killed.
     """
 
-    def __init__(self, config: ModelConfig, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._command = worker_command.command(endpoint, config, _python())
+    def __init__(self, config: ModelConfig, endpoint: Endpoint, index: int) -> None:
+        self._config = config
+        self._index = index
+        self._endpoint = endpoint.engine(index)
+        self._command = worker_command.command(self._endpoint, config, _python(), index)
         self._is_stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before_s = 0.0
@@ -40,25 +45,24 @@ class EngineKeeper:
         self._thread = threading.Thread(target=self._run, name="engine keeper", daemon=True)
         self.num_starts = 0
 
-    @property
-    def is_keeping(self) -> bool:
-        """Whether the engine is this front end's child."""
-        return self._process is not None
-
     def start(self) -> None:
         """Begin to compete for the lock."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the engine if it is ours, and the thread."""
+    def ask_to_stop(self) -> None:
+        """Tell the engine to end if it is ours; `stop` waits for it."""
         self._is_stopping.set()
         process = self._process
         if process is not None:
             process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+
+    def stop(self) -> None:
+        """End the engine if it is ours, and the thread."""
+        self.ask_to_stop()
+        self._thread.join(STOP_TIMEOUT_S)
+        process = self._process
+        if process is not None:
+            process.kill()
         self._thread.join()
 
     def note_ready(self) -> None:
@@ -88,20 +92,37 @@ class EngineKeeper:
             self.num_starts += 1
             started_s = time.time()
             self._was_ready = False
+            self._endpoint.heartbeat.unlink(missing_ok=True)
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
             if self._is_stopping.is_set():
                 self._process.terminate()
-            code = self._process.wait()
+            reason = f"engine {self._index} {self._wait(self._process)}"
             self._process = None
             if self._is_stopping.is_set():
                 return
-            reason = f"the engine process ended with {_describe(code)}"
             if not self._was_ready and self._endpoint.read_failure(started_s) is None:
                 self._endpoint.write_failure(reason)
             print(f"tritonlm: {reason}; starting another in {self._backoff_s:.1f} s",
                   file=sys.stderr, flush=True)
             self._is_stopping.wait(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> str:
+        """Return when the process has ended, of itself or because it hung; says how."""
+        vigil = Vigil(self._endpoint.heartbeat, self._config, WATCH_INTERVAL_S)
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            while not ended.poll(1000 * WATCH_INTERVAL_S):
+                complaint = vigil.look()
+                if complaint:
+                    process.kill()
+                    process.wait()
+                    return complaint
+        finally:
+            os.close(descriptor)
+        return f"ended with {_describe(process.wait())}"
 
 
 def _describe(code: int) -> str:

@@ -1,4 +1,4 @@
-"""A front end's connection to the engine."""
+"""A front end's connection to an engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from tritonlm.engine import messages
 class EngineLink:
     """One connection at a time; whoever is told of its loss calls `connect` again.
 
-    Belongs to one thread.
+    Belongs to one thread, which waits with `poller`.
     """
 
-    def __init__(self, address: str, wake_fd: int) -> None:
+    def __init__(self, address: str, poller: zmq.Poller) -> None:
         self._address = address
-        self._poller = zmq.Poller()
-        self._poller.register(wake_fd, zmq.POLLIN)
+        self._poller = poller
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
 
@@ -50,10 +49,6 @@ class EngineLink:
         """Send `batch` as one message."""
         if self._socket is not None and batch:
             self._socket.send(messages.encode(list(batch)))
-
-    def wait(self, timeout_ms: int) -> None:
-        """Sleep until something has arrived, the wake descriptor is readable, or time is up."""
-        self._poller.poll(timeout_ms)
 
     def receive(self) -> Iterator[messages.ToFrontEnd]:
         """All messages that have arrived; raises ConnectionError after the last one."""

@@ -19,12 +19,12 @@ GAUGES = {
 
 
 class FrontEndMetrics:
-    """Counters of one front end, and the engine's gauges where it keeps the engine."""
+    """Counters of one front end, and the gauges of the engines that it keeps."""
 
     def __init__(self, model: str, front_end: str) -> None:
         self._labels = {"model": model, "front_end": front_end}
         self._families: dict[str, pb_utils.MetricFamily] = {}
-        self._metrics: dict[tuple[str, str], pb_utils.Metric] = {}
+        self._metrics: dict[tuple[str, ...], pb_utils.Metric] = {}
 
     def count_request(self, finish_reason: str, num_output_tokens: int) -> None:
         """A request has ended with `finish_reason`."""
@@ -37,21 +37,28 @@ class FrontEndMetrics:
         code = error.code if isinstance(error, ServingError) else ServingError.code
         self._count("tritonlm_requests_total", "Requests by how they ended", code.lower())
 
-    def show(self, stats: Stats, num_engine_starts: int) -> None:
-        """Set the engine's gauges."""
+    def show(self, engine: int, stats: Stats, num_engine_starts: int) -> None:
+        """Set the gauges of an engine."""
         for field, (name, description) in GAUGES.items():
-            self._metric(name, description, pb_utils.MetricFamily.GAUGE).set(getattr(stats, field))
-        self._metric("tritonlm_engine_starts", "Engine processes started by this front end",
-                     pb_utils.MetricFamily.GAUGE).set(num_engine_starts)
+            self._gauge(name, description, engine).set(getattr(stats, field))
+        self._gauge("tritonlm_engine_starts", "Engine processes started by this front end",
+                    engine).set(num_engine_starts)
 
     def _count(self, name: str, description: str, outcome: str, amount: float = 1) -> None:
-        self._metric(name, description, pb_utils.MetricFamily.COUNTER, outcome).increment(amount)
+        label = {"outcome": outcome} if outcome else {}
+        self._metric(name, description, pb_utils.MetricFamily.COUNTER, label).increment(amount)
 
-    def _metric(self, name: str, description: str, kind: int, outcome: str = "") -> pb_utils.Metric:
-        """The metric of that name and outcome; its family is kept, since metrics die with it."""
+    def _gauge(self, name: str, description: str, engine: int) -> pb_utils.Metric:
+        return self._metric(name, description, pb_utils.MetricFamily.GAUGE,
+                            {"engine": str(engine)})
+
+    def _metric(
+        self, name: str, description: str, kind: int, label: dict[str, str]
+    ) -> pb_utils.Metric:
+        """The metric of that name and label; its family is kept, since metrics die with it."""
         if name not in self._families:
             self._families[name] = pb_utils.MetricFamily(name, description, kind)
-        if (name, outcome) not in self._metrics:
-            labels = self._labels | ({"outcome": outcome} if outcome else {})
-            self._metrics[name, outcome] = self._families[name].Metric(labels=labels)
-        return self._metrics[name, outcome]
+        key = (name, *label.values())
+        if key not in self._metrics:
+            self._metrics[key] = self._families[name].Metric(labels=self._labels | label)
+        return self._metrics[key]

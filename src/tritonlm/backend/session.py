@@ -11,12 +11,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tritonlm.backend.engines import EngineLost, Engines, EngineStats, Event
 from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
-from tritonlm.backend.link import EngineLink
 from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
@@ -45,26 +45,21 @@ class Cancellation:
 
 
 class Session:
-    """A thread that brings requests to the engine and its tokens back."""
+    """A thread that brings requests to the engines and their tokens back."""
 
     def __init__(
-        self, config: ModelConfig, endpoint: Endpoint, keeper: EngineKeeper,
+        self, config: ModelConfig, endpoint: Endpoint, keepers: Sequence[EngineKeeper],
         metrics: FrontEndMetrics,
     ) -> None:
         self._config = config
-        self._endpoint = endpoint
-        self._keeper = keeper
         self._metrics = metrics
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._link = EngineLink(endpoint.address, self._wake_fd)
+        self._engines = Engines(config, endpoint, self._wake_fd, keepers)
         self._inbox: deque[Generation | Refusal | Cancellation] = deque()
         self._generations: dict[int, Generation] = {}
         """By the key of each of their sequences."""
-        self._outgoing: list[messages.ToEngine] = []
         self._cancellations: dict[int, Cancellation] = {}
         self._num_keys = 0
-        self._is_ready = False
-        self._lost_s = time.time()
         self._sweep_due_s = 0.0
         self._is_stopping = False
         self._has_started = threading.Event()
@@ -72,15 +67,15 @@ class Session:
         self.limits = messages.Ready(0, 0)
 
     def start(self) -> None:
-        """Return when the engine is ready; raises `Unavailable` with the reason if it cannot."""
+        """Return when all engines are ready; raises `Unavailable` with the reason if one cannot."""
         self._thread.start()
         due_s = time.monotonic() + self._config.engine_start_timeout_s
         while not self._has_started.wait(0.05):
-            failure = self._endpoint.read_failure(self._lost_s)
-            if failure is not None:
-                raise Unavailable(failure)
+            failures = self._engines.failures()
+            if failures:
+                raise Unavailable(failures[0])
             if time.monotonic() > due_s:
-                raise Unavailable("the engine was not ready within engine_start_timeout_s, "
+                raise Unavailable("an engine was not ready within engine_start_timeout_s, "
                                   f"{self._config.engine_start_timeout_s:g} s")
 
     def put(self, item: Generation | Refusal | Cancellation) -> None:
@@ -103,18 +98,18 @@ class Session:
         return len(self._generations) + len(self._inbox) >= self._config.max_unfinished_requests
 
     def _run(self) -> None:
-        self._link.connect()
+        self._engines.connect()
         while not self._is_stopping:
-            self._link.wait(int(1000 * SWEEP_INTERVAL_S) if self._generations else IDLE_WAIT_MS)
+            self._engines.wait(int(1000 * SWEEP_INTERVAL_S) if self._generations else IDLE_WAIT_MS)
             self._drain_wake()
             self._take_inbox()
             self._receive()
             self._sweep()
-            self._flush()
+            self._engines.flush()
         self._fail_all(Unavailable("the server is stopping"))
         self._take_inbox()
         self._fail_all(Unavailable("the server is stopping"))
-        self._link.close()
+        self._engines.close()
 
     def _drain_wake(self) -> None:
         try:
@@ -130,40 +125,33 @@ class Session:
                 self._refuse(item.answer, item.error)
             elif isinstance(item, Generation):
                 self._enter(item)
-            elif self._is_ready:
+            elif self._engines.num_ready:
                 self._num_keys += 1
                 self._cancellations[self._num_keys] = item
-                self._outgoing.append(messages.CancelById(self._num_keys, item.request_id))
+                self._engines.cancel_by_id(self._num_keys, item.request_id)
             else:
                 self._cancel_waiting(item)
-        self._flush()
+        self._engines.flush()
 
     def _enter(self, generation: Generation) -> None:
         generation.enter(self._num_keys + 1)
         self._num_keys += len(generation.keys)
         self._generations |= dict.fromkeys(generation.keys, generation)
-        if self._is_ready:
-            self._outgoing += generation.submissions()
-
-    def _flush(self) -> None:
-        """Send the engine what is for it, if there is one."""
-        if self._is_ready:
-            self._link.send(self._outgoing)
-        self._outgoing.clear()
+        if self._engines.num_ready:
+            self._engines.submit(generation.submissions())
 
     def _receive(self) -> None:
-        """Take all that the engine has said; then send what makes responses."""
+        """Take all that the engines have said; then send what makes responses."""
         fresh: dict[int, Generation] = {}
-        try:
-            for message in self._link.receive():
-                if isinstance(message, messages.Tokens):
-                    self._take_tokens(message, fresh)
-                else:
-                    self._handle(message)
-        except ConnectionError:
-            self._deliver(fresh)
-            self._lose_engine()
-            return
+        for event in self._engines.receive():
+            if isinstance(event, messages.Tokens):
+                self._take_tokens(event, fresh)
+            elif isinstance(event, EngineLost):
+                self._deliver(fresh)
+                fresh.clear()
+                self._lose(event)
+            else:
+                self._handle(event)
         self._deliver(fresh)
 
     def _take_tokens(self, message: messages.Tokens, fresh: dict[int, Generation]) -> None:
@@ -185,7 +173,7 @@ class Session:
     def _guard(self, generation: Generation) -> None:
         """Deliver; a request whose response cannot be made fails alone."""
         try:
-            self._cancel_keys(generation.deliver())
+            self._engines.cancel(generation.deliver())
         except Exception as error:
             if not generation.answer.is_finished:
                 self._fail(generation, error)
@@ -194,45 +182,42 @@ class Session:
             self._forget(generation)
             self._metrics.count_request(generation.finish_reason, generation.num_output_tokens)
 
-    def _cancel_keys(self, keys: Iterable[int]) -> None:
-        self._outgoing += [messages.Cancel(key) for key in keys]
-
     def _forget(self, generation: Generation) -> None:
+        self._engines.forget(generation.keys)
         for key in generation.keys:
             del self._generations[key]
 
-    def _handle(self, message: messages.ToFrontEnd) -> None:
-        if isinstance(message, messages.Ready):
-            self._gain_engine(message)
-        elif isinstance(message, messages.Failed):
-            error = EngineFailure(f"the engine failed: {message.message}")
-            for key in message.request_keys():
-                if key in self._generations:
-                    self._fail(self._generations[key], error)
-        elif isinstance(message, messages.CancelReply):
-            self._answer_cancellation(self._cancellations.pop(message.key), message.num_cancelled)
-        elif isinstance(message, messages.Stats) and self._keeper.is_keeping:
-            self._metrics.show(message, self._keeper.num_starts)
-        elif isinstance(message, messages.Goodbye):
-            self._keeper.note_goodbye()
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, messages.Ready):
+            self._gain_engine(event)
+        elif isinstance(event, messages.Failed):
+            self._fail_keys(event.request_keys(),
+                            EngineFailure(f"the engine failed: {event.message}"))
+        elif isinstance(event, messages.Refused):
+            self._fail_keys([event.key], Unavailable(event.message))
+        elif isinstance(event, messages.CancelReply):
+            self._answer_cancellation(self._cancellations.pop(event.key), event.num_cancelled)
+        elif isinstance(event, EngineStats):
+            self._metrics.show(event.engine, event.stats, event.num_starts)
 
     def _gain_engine(self, limits: messages.Ready) -> None:
         """An engine is ready: give it what has waited for one."""
         self.limits = limits
-        self._is_ready = True
-        self._keeper.note_ready()
-        self._has_started.set()
-        self._outgoing = [submit for generation in self._unfinished()
-                          for submit in generation.submissions()]
+        for generation in self._unfinished():
+            if not generation.is_submitted:
+                self._engines.submit(generation.submissions())
+        if self._engines.num_ready == self._config.num_engines:
+            self._has_started.set()
 
-    def _lose_engine(self) -> None:
-        """What was in flight is over; what comes from now on waits for the next engine."""
-        self._is_ready = False
-        self._lost_s = time.time()
-        self._fail_all(Unavailable("the engine was lost while it worked on this request; "
-                                   "another is being started, retry"))
-        self._metrics.show(messages.Stats(0, 0, 0, 0), self._keeper.num_starts)
-        self._link.connect()
+    def _lose(self, lost: EngineLost) -> None:
+        """What was in flight there is over; what comes from now on goes to another engine."""
+        self._fail_keys(lost.keys, Unavailable("the engine was lost while it worked on this "
+                                               "request; another is being started, retry"))
+
+    def _fail_keys(self, keys: Sequence[int], error: ServingError) -> None:
+        for key in keys:
+            if key in self._generations:
+                self._fail(self._generations[key], error)
 
     def _fail_all(self, error: ServingError) -> None:
         for generation in self._unfinished():
@@ -246,7 +231,7 @@ class Session:
                 if key == generation.keys.start]
 
     def _fail(self, generation: Generation, error: Exception) -> None:
-        self._cancel_keys(generation.keys)
+        self._engines.cancel(generation.keys)
         self._forget(generation)
         self._refuse(generation.answer, error)
 
@@ -260,12 +245,12 @@ class Session:
         if now_s < self._sweep_due_s or not self._generations:
             return
         self._sweep_due_s = now_s + SWEEP_INTERVAL_S
-        failure = None if self._is_ready else self._endpoint.read_failure(self._lost_s)
-        if failure is not None:
-            self._fail_all(Unavailable(f"the engine cannot be started: {failure}"))
+        failures = [] if self._engines.num_ready else self._engines.failures()
+        if len(failures) == self._config.num_engines:
+            self._fail_all(Unavailable(f"the engine cannot be started: {failures[0]}"))
         for generation in self._unfinished():
             if generation.answer.is_abandoned():
-                self._cancel_keys(generation.keys)
+                self._engines.cancel(generation.keys)
                 generation.end("cancelled")
             elif not generation.is_submitted and generation.deadline_s <= now_s:
                 generation.end("deadline")

@@ -1,4 +1,7 @@
-"""Where the processes of one served model meet: a folder with socket, lock and last failure."""
+"""Where the processes of one served model meet: a folder, and one in it for each engine.
+
+An engine's folder has its socket, a lock, a heartbeat, and why it could not start.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A private folder shared by an engine and its front ends."""
+    """A private folder shared by engines and front ends."""
 
     folder: Path
 
@@ -28,10 +31,21 @@ class Endpoint:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(folder)
 
+    def engine(self, index: int) -> Endpoint:
+        """The endpoint of one of the model's engines, made if missing."""
+        folder = self.folder / str(index)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return Endpoint(folder)
+
     @property
     def address(self) -> str:
         """The engine's ZeroMQ address."""
         return f"ipc://{self.folder / 'engine.sock'}"
+
+    @property
+    def heartbeat(self) -> Path:
+        """The file that tells whether the engine moves."""
+        return self.folder / "engine.heartbeat"
 
     def try_lock(self) -> int | None:
         """Become the process that keeps the engine: a descriptor to hold, or None if another is.

@@ -69,7 +69,7 @@ class Engine:
         depth: int = 0,
     ) -> None:
         self.scheduler = scheduler
-        self._runner = runner
+        self.runner = runner
         self._clock = clock
         self._depth = depth
         self._launched: deque[tuple[Batch, LaunchedStep]] = deque()
@@ -80,8 +80,16 @@ class Engine:
         """Whether a step would do anything."""
         return self.scheduler.has_work or bool(self._launched)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a step has been launched, and its tokens are yet to be read back."""
+        return bool(self._launched)
+
     def submit(self, owner: int, request: Submit) -> None:
-        """Queue `request` of front end `owner`; raises ValueError when it can never run."""
+        """Queue `request` of front end `owner`.
+
+        Raises ValueError when it can never run, and `QueueFull` when there is no room for it now.
+        """
         self._check(owner, request)
         self.scheduler.submit(owner, request, self._clock())
         if request.deadline_s < math.inf:
@@ -129,7 +137,7 @@ class Engine:
 
     def _launch(self, batch: Batch) -> list[News]:
         try:
-            step = self._runner.launch(batch)
+            step = self.runner.launch(batch)
         except RuntimeError as error:
             return [self._fail(batch, str(error))]
         self.scheduler.advance(batch)

@@ -1,7 +1,7 @@
 """What front ends and engine say to each other: msgpack over ZeroMQ, arrays as raw bytes.
 
 front end → engine: Hello, Submit, Cancel, CancelById        (several in one message)
-engine → front end: Ready, Tokens, Failed, CancelReply, Stats, Goodbye
+engine → front end: Ready, Tokens, Failed, Refused, CancelReply, Stats, Goodbye
 """
 
 from __future__ import annotations
@@ -133,6 +133,13 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         return keys
 
 
+class Refused(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """There is no room for the request `key` now: `message` says why, and when to retry."""
+
+    key: int
+    message: str
+
+
 class CancelReply(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """How many requests a CancelById ended."""
 
@@ -167,7 +174,7 @@ class Goodbye(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 ToEngine = Hello | Submit | Cancel | CancelById
-ToFrontEnd = Ready | Tokens | Failed | CancelReply | Stats | Goodbye
+ToFrontEnd = Ready | Tokens | Failed | Refused | CancelReply | Stats | Goodbye
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(list[ToEngine]).decode

@@ -35,6 +35,10 @@ class WaitingQueue:
         self._lanes: list[dict[int, OrderedDict[Request, None]]] = [{} for _ in range(NUM_LANES)]
         self.num_by_priority = [0] * NUM_PRIORITIES
         """Waiting requests by the class that they came with."""
+        self.num_prompt_tokens = 0
+        """Of all that wait."""
+        self.num_left = 0
+        """Requests that wait no more, since the start."""
 
     def __len__(self) -> int:
         return len(self._since_s)
@@ -52,6 +56,7 @@ class WaitingQueue:
         """`request` waits from now on; with `is_first` before all others of its user and lane."""
         self._since_s[request] = now_s
         self.num_by_priority[request.submit.priority] += 1
+        self.num_prompt_tokens += request.submit.num_prompt_tokens
         request.due_s = now_s + request.until_promotion_s
         self._line_up(request, is_first)
 
@@ -59,6 +64,8 @@ class WaitingQueue:
         """`request` waits no more."""
         del self._since_s[request]
         self.num_by_priority[request.submit.priority] -= 1
+        self.num_prompt_tokens -= request.submit.num_prompt_tokens
+        self.num_left += 1
         request.until_promotion_s = request.due_s - now_s
         self.park(request)
 

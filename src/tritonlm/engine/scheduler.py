@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tritonlm.config import ModelConfig
 from tritonlm.contract import FINISH_REASONS
 from tritonlm.engine.admission import Admission
+from tritonlm.engine.backlog import Backlog
 from tritonlm.engine.batch import Batch, Int32, build_batch
 from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.messages import Stats, Submit
@@ -58,6 +59,7 @@ class Scheduler:
         self._queue = WaitingQueue(self._users, config.priority_ageing_s)
         self._running = Running(table, blocks, self._queue, config.prefix_cache)
         self._admission = Admission(self._queue, self._running, config)
+        self._backlog = Backlog(self._queue, config)
         self._last_batch: Batch | None = None
 
     @property
@@ -66,7 +68,8 @@ class Scheduler:
         return bool(self.requests)
 
     def submit(self, owner: int, submit: Submit, now_s: float) -> None:
-        """Queue a request, whose key its front end has not in use."""
+        """Queue a request, whose key its front end has not in use; raises `QueueFull`."""
+        self._backlog.check_room(submit)
         request = Request(owner, submit, self._num_arrived, self._users.join(submit.user),
                           submit.prompt(), lane_of(submit.priority),
                           self._config.priority_ageing_s)
@@ -88,6 +91,7 @@ class Scheduler:
         """The next step's batch, its blocks taken; None when nothing can run now."""
         self._queue.age(now_s)
         self._admission.admit(now_s)
+        self._backlog.observe(self._config.max_num_seqs - self.table.num_live, now_s)
         rows, num_new = self._share_budget(self.table.runnable(), now_s)
         rows, num_new = self._cover(rows, num_new, now_s)
         self._last_batch = build_batch(self.table, rows, num_new) if rows.size else None

@@ -1,4 +1,4 @@
-"""The engine's process: `python -m tritonlm.engine.worker ENDPOINT_DIR SETTINGS_JSON`.
+"""An engine's process: `python -m tritonlm.engine.worker ENDPOINT_DIR SETTINGS_JSON INDEX`.
 
 It serves any number of front ends on one socket, one message a step and front end each way, and
 ends when it is told to, or when the process that started it is gone.
@@ -19,14 +19,19 @@ import zmq
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
+from tritonlm.engine.backlog import QueueFull
 from tritonlm.engine.build import BuiltEngine, build_engine
+from tritonlm.engine.device import lost_device, take_share
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.engine import News
+from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.errors import ServingError
 
 PR_SET_PDEATHSIG = 1
 IDLE_POLL_MS = 500
 STATS_INTERVAL_MS = 100
+DEVICE_LOST = 70
+"""Exit code of a worker whose device is of no more use to it."""
 Report = Callable[[str], None]
 
 
@@ -42,6 +47,8 @@ class Worker:
         self._socket.bind(endpoint.address)
         self._identities: dict[int, bytes] = {}
         self._owners: dict[bytes, int] = {}
+        self._num_owners = 0
+        self._heartbeat = Heartbeat(endpoint.heartbeat)
         self._is_stopping = False
         self._stats = self._engine.stats()
         self._stats_due_s = 0.0
@@ -50,8 +57,7 @@ class Worker:
         """Serve until `stop`."""
         while not self._is_stopping:
             self._receive()
-            for news in self._engine.step():
-                self._publish(news)
+            self._step()
             self._publish_stats()
         for owner in list(self._identities):
             self._send(owner, messages.Goodbye())
@@ -60,6 +66,17 @@ class Worker:
     def stop(self) -> None:
         """Let `run` return; may be called from a signal handler."""
         self._is_stopping = True
+
+    def _step(self) -> None:
+        """One step; a sign of life unless there is work and nothing was done."""
+        is_busy = self._engine.has_work
+        all_news = self._engine.step()
+        if not is_busy or all_news or self._engine.is_under_way:
+            self._heartbeat.beat()
+        if any(news.failure for news in all_news):
+            _end_with_device()
+        for news in all_news:
+            self._publish(news)
 
     def _receive(self) -> None:
         """Take in what has arrived; wait for it when there is nothing else to do."""
@@ -72,7 +89,8 @@ class Worker:
             except zmq.Again:
                 return
             if identity not in self._owners:
-                owner = len(self._owners)
+                owner = self._num_owners
+                self._num_owners += 1
                 self._owners[identity], self._identities[owner] = owner, identity
             for message in messages.decode_to_engine(payload):
                 self._handle(self._owners[identity], message)
@@ -81,6 +99,8 @@ class Worker:
         if isinstance(message, messages.Submit):
             try:
                 self._engine.submit(owner, message)
+            except QueueFull as error:
+                self._send(owner, messages.Refused(message.key, str(error)))
             except ValueError as error:
                 key = message.key.to_bytes(8, sys.byteorder)
                 self._send(owner, messages.Failed(key, str(error)))
@@ -120,6 +140,17 @@ class Worker:
             self._engine.cancel_all(owner)
 
 
+def _end_with_device() -> None:
+    """End this process if its device has failed for good: another can use it again.
+
+    At once, for what Python and CUDA do at an orderly end may never return then.
+    """
+    reason = lost_device()
+    if reason:
+        report(f"the device is lost: {reason}")
+        os._exit(DEVICE_LOST)
+
+
 def report(line: str) -> None:
     """Show a line of progress in the server's log."""
     print(f"tritonlm: {line}", file=sys.stderr, flush=True)
@@ -130,7 +161,9 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
     endpoint = Endpoint(Path(sys.argv[1]))
     _die_with_parent()
     try:
-        built = build(ModelConfig(**json.loads(sys.argv[2])), report)
+        config = ModelConfig(**json.loads(sys.argv[2]))
+        take_share(config, int(sys.argv[3]))
+        built = build(config, report)
     except ServingError as error:
         endpoint.write_failure(error.message)
         return 1

@@ -1,4 +1,4 @@
-"""How the engine's process is started."""
+"""How an engine's process is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tritonlm.engine.endpoint import Endpoint
 MODULE = "tritonlm.engine.worker"
 
 
-def command(endpoint: Endpoint, config: ModelConfig, python: str) -> list[str]:
-    """The command line of `MODULE` with these settings."""
+def command(endpoint: Endpoint, config: ModelConfig, python: str, index: int) -> list[str]:
+    """The command line of `MODULE` with these settings, for engine number `index`."""
     settings = json.dumps(dataclasses.asdict(config))
-    return [python, "-m", MODULE, str(endpoint.folder), settings]
+    return [python, "-m", MODULE, str(endpoint.folder), settings, str(index)]

@@ -1,0 +1,41 @@
+"""The device of one of several engines, and whether it still works."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from tritonlm.config import ModelConfig
+from tritonlm.errors import InvalidArgument
+
+
+def take_share(config: ModelConfig, index: int) -> None:
+    """Have engine number `index` use a GPU of its own, or its share of the CPU's cores.
+
+    Raises `InvalidArgument` if there are fewer GPUs than engines.
+    """
+    if config.num_engines == 1:
+        return
+    if config.device == "cpu" or not torch.cuda.is_available():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.num_engines))
+        return
+    num_gpus = torch.cuda.device_count()
+    if config.num_engines > num_gpus:
+        raise InvalidArgument("num_engines", config.num_engines,
+                              f"allowed: 1 to {num_gpus}, as many as there are GPUs")
+    torch.cuda.set_device(index)
+
+
+def lost_device() -> str | None:
+    """Why no step will ever work again in this process; None while the device works.
+
+    An error inside a kernel breaks a process's CUDA context for good, and every later call says so.
+    """
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return None
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return None
