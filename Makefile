@@ -14,7 +14,7 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench-serving check install clean host
+.PHONY: help serve test bench-engine bench-memory bench-serving check install clean host
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
 
 test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench-engine: $(VENV)/.installed ## Measure the engine beside others; ARGS=--help
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-memory: $(VENV)/.installed ## Watch the engine's memory over 10,000 requests
+	$(BIN)/python -m benchmarks.memory $(ARGS)
 
 bench-serving: $(VENV)/.installed ## Measure a server as clients see it; ARGS=--help
 	$(BIN)/python -m benchmarks.serving $(ARGS)

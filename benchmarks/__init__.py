@@ -1,0 +1,1 @@
+"""Speed and memory of the engine, measured in its own process, without a network."""
