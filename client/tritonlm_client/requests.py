@@ -22,7 +22,8 @@ Prompt: TypeAlias = (
 """A text, chat messages such as {"role": "user", "content": "Hi"}, or token ids."""
 
 OUTPUTS = tuple(tensor.name for tensor in contract.ANSWER)
-DTYPES = {tensor.name: tensor.dtype for tensor in (*contract.PROMPT, *contract.OPTION_TENSORS)}
+DTYPES = {tensor.name: tensor.dtype
+          for model in contract.MODELS.values() for tensor in model.inputs}
 OPTION_NAMES = {*OPTIONS, *ALIASES} - {"stream", "cancel"}
 TENSOR_NAMES = {option: name for name, option in ALIASES.items() if option in NO_TENSORS}
 """Of options that have no tensor of their own name."""
@@ -40,7 +41,7 @@ def generation_request(
     given = _plain(options)
     parsed = contract.parse_options({}, {**given, "stream": is_stream})
     request_id = parsed.request_id or uuid4().hex
-    tensors = _prompt_tensors(prompt)
+    tensors = prompt_tensors(prompt)
     for option in {ALIASES.get(name, name) for name in given} - {"request_id"}:
         value = getattr(parsed, option)
         if value != ():
@@ -48,7 +49,7 @@ def generation_request(
             tensors[name] = _option_tensor(name, value)
     if is_stream:
         tensors["stream"] = _option_tensor("stream", True)
-    return _infer_request(model, request_id, tensors, OUTPUTS)
+    return infer_request(model, request_id, tensors, OUTPUTS)
 
 
 def cancel_request(model: str, request_id: str) -> ModelInferRequest:
@@ -56,7 +57,7 @@ def cancel_request(model: str, request_id: str) -> ModelInferRequest:
     contract.parse_options({}, {"request_id": request_id, "cancel": True})
     tensors = {"request_id": _option_tensor("request_id", request_id),
                "cancel": _option_tensor("cancel", True)}
-    return _infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS)
+    return infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def _option_tensor(name: str, value: Any) -> NDArray[Any]:
     return np.array([items], contract.NUMPY_DTYPES[DTYPES[name]])
 
 
-def _prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
+def prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
+    """The tensor that a prompt is sent as; raises `InvalidArgument`."""
     if isinstance(prompt, str):
         tensors = _text_tensor("text_input", prompt)
     elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
@@ -122,9 +124,10 @@ def _ids(prompt: Any) -> NDArray[np.int32]:
     return ids.astype(np.int32)[np.newaxis]
 
 
-def _infer_request(
+def infer_request(
     model: str, request_id: str, tensors: Mapping[str, NDArray[Any]], outputs: Sequence[str]
 ) -> ModelInferRequest:
+    """A request with `tensors` of shape [1, n] that asks for `outputs`."""
     _utf8("request_id", request_id)
     request = ModelInferRequest(model_name=model, id=request_id)
     # Without it a stream that ends in a response without outputs looks like one cut short.

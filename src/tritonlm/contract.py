@@ -76,7 +76,10 @@ Else all n sequences come in one response: n values each, but one `chunk_index` 
 DETOKENIZE_IDS = Tensor("detokenize_ids", "INT32", (-1,))
 """The ids that a chunk's text is decoded from: its own, and earlier ones for context."""
 DETOKENIZE_SPAN = Tensor("detokenize_span", "INT32", (-1,))
-"""First and last + 1 character of the chunk in the text of `detokenize_ids`."""
+"""First and last + 1 character of the chunk in the text of `detokenize_ids`.
+
+To `detokenize` it need not be given: then the whole text is meant.
+"""
 DETOKENIZE_NUM_IDS = Tensor("detokenize_num_ids", "INT32", (-1,))
 """How many of the ids belong to each of several texts; not given, there is one text."""
 
@@ -85,7 +88,7 @@ MODELS = {
     "tokenize": Model((*PROMPT[:2], *OPTION_TENSORS), (Tensor("input_ids", "INT32", (-1,)),)),
     "generate": Model((*PROMPT, *OPTION_TENSORS),
                       (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN, DETOKENIZE_NUM_IDS), True),
-    "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN,
+    "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN._replace(is_optional=True),
                          DETOKENIZE_NUM_IDS._replace(is_optional=True)), ANSWER[:1]),
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),
 }

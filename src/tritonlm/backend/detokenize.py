@@ -51,25 +51,28 @@ class Detokenize:
         ids = _row(tensors, DETOKENIZE_IDS)
         if ids.min(initial=0) < 0:
             raise InvalidArgument(DETOKENIZE_IDS.name, int(ids.min()), "allowed: 0 and more")
-        spans = _row(tensors, DETOKENIZE_SPAN).tolist()
         num_ids = [ids.size]
         if DETOKENIZE_NUM_IDS.name in tensors:
             num_ids = _row(tensors, DETOKENIZE_NUM_IDS).tolist()
         if min(num_ids, default=0) < 0 or sum(num_ids) != ids.size:
             raise InvalidArgument(DETOKENIZE_NUM_IDS.name, num_ids,
                                   f"allowed: 0 and more, {ids.size} in all")
+        texts = [self._encoder.decode(ids[end - count : end].tolist())
+                 for count, end in zip(num_ids, np.cumsum(num_ids).tolist(), strict=True)]
+        if DETOKENIZE_SPAN.name not in tensors:
+            return texts
+        spans = _row(tensors, DETOKENIZE_SPAN).tolist()
         if len(spans) != 2 * len(num_ids):
             raise InvalidArgument(DETOKENIZE_SPAN.name, spans, "two values for each text")
-        ends = np.cumsum(num_ids).tolist()
-        return [self._text(ids[end - count : end], *span) for count, end, span
-                in zip(num_ids, ends, zip(spans[::2], spans[1::2], strict=True), strict=True)]
+        return [_cut(text, *span) for text, span
+                in zip(texts, zip(spans[::2], spans[1::2], strict=True), strict=True)]
 
-    def _text(self, ids: NDArray[np.int32], start: int, end: int) -> str:
-        text = self._encoder.decode(ids.tolist())
-        if not 0 <= start <= end <= len(text):
-            raise InvalidArgument(DETOKENIZE_SPAN.name, [start, end],
-                                  f"allowed: 0 <= first <= last + 1 <= {len(text)}")
-        return text[start:end]
+
+def _cut(text: str, start: int, end: int) -> str:
+    if not 0 <= start <= end <= len(text):
+        raise InvalidArgument(DETOKENIZE_SPAN.name, [start, end],
+                              f"allowed: 0 <= first <= last + 1 <= {len(text)}")
+    return text[start:end]
 
 
 def _row(tensors: Mapping[str, NDArray[Any]], tensor: Tensor) -> NDArray[np.int32]:

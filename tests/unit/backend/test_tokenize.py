@@ -145,3 +145,11 @@ def test_ids_and_spans_out_of_range_are_refused(detokenize, caplog, ids, span, m
     assert message in response.error().message()
     assert not caplog.text
     assert value(other).tolist() == [[b""]]
+
+
+def test_without_a_span_the_whole_text_is_meant(detokenize):
+    ids = TOKENIZER.encode("The cat sat", add_special_tokens=False).ids
+    request = pb_utils.InferenceRequest({"detokenize_ids": np.array([ids], np.int32)},
+                                        outputs=["text_output"])
+    [response] = detokenize.execute([request])
+    assert value(response).tolist() == [[b"The cat sat"]]
