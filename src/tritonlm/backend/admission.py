@@ -82,12 +82,13 @@ class Admission:
 
     def _max_tokens(self, options: Options, num_prompt: int, limits: Ready) -> int:
         """Output tokens that a sequence may have."""
+        self._check_prompt(num_prompt, limits)
         room = limits.max_model_len - num_prompt
-        if room < 1:
-            raise InvalidArgument("prompt", f"{num_prompt} tokens", f"allowed: 1 to "
-                                  f"{limits.max_model_len - 1}, so that one more fits the model's "
-                                  f"{limits.max_model_len}")
-        max_tokens = options.max_tokens or min(self._config.default_max_tokens, room)
+        most = self._config.max_output_tokens or room
+        max_tokens = options.max_tokens or min(self._config.default_max_tokens, room, most)
+        if max_tokens > most:
+            raise InvalidArgument("max_tokens", max_tokens,
+                                  f"allowed: 1 to max_output_tokens, {most}")
         if max_tokens > room:
             raise InvalidArgument("max_tokens", max_tokens, f"allowed: 1 to {room}, which "
                                   f"is what the prompt's {num_prompt} tokens leave of the model's "
@@ -96,6 +97,16 @@ class Admission:
             raise InvalidArgument("min_tokens", options.min_tokens,
                                   f"allowed: 0 to max_tokens, {max_tokens}")
         return max_tokens
+
+    def _check_prompt(self, num_tokens: int, limits: Ready) -> None:
+        most = self._config.max_prompt_tokens
+        if most is not None and num_tokens > most:
+            raise InvalidArgument("prompt", f"{num_tokens} tokens",
+                                  f"allowed: 1 to max_prompt_tokens, {most}")
+        if num_tokens >= limits.max_model_len:
+            raise InvalidArgument("prompt", f"{num_tokens} tokens", f"allowed: 1 to "
+                                  f"{limits.max_model_len - 1}, so that one more fits the model's "
+                                  f"{limits.max_model_len}")
 
     def _banned(self, options: Options) -> tuple[tuple[int, ...], ...]:
         """The spellings of the bad words."""

@@ -23,9 +23,9 @@ class Backlog:
         self._queue = queue
         self._config = config
         self._num_spare_rows = config.max_num_seqs
-        self._rate_per_s = 0.0
-        """Requests that leave the queue; 0 while that is not known."""
-        self._measured_s = -math.inf
+        self._rate_per_s: float | None = None
+        """Requests that left the queue, when requests waited last; None until that is known."""
+        self._waited_since_s: float | None = None
         self._num_left = 0
 
     def check_room(self, submit: Submit) -> None:
@@ -48,13 +48,18 @@ class Backlog:
         """Take note of how things are after requests were let in."""
         queue = self._queue
         self._num_spare_rows = 0 if queue else num_idle_rows
-        if now_s - self._measured_s < RATE_INTERVAL_S:
-            return
-        self._rate_per_s = (queue.num_left - self._num_left) / (now_s - self._measured_s)
-        self._measured_s, self._num_left = now_s, queue.num_left
+        if self._waited_since_s is not None:
+            elapsed_s = now_s - self._waited_since_s
+            if queue and elapsed_s < RATE_INTERVAL_S:
+                return
+            if elapsed_s >= RATE_INTERVAL_S:
+                self._rate_per_s = (queue.num_left - self._num_left) / elapsed_s
+        self._waited_since_s, self._num_left = now_s if queue else None, queue.num_left
 
     def _refuse(self, reason: str) -> None:
         """The hint is when those who wait will have been let in, at the rate of late."""
-        wait_s = len(self._queue) / self._rate_per_s if self._rate_per_s else MAX_RETRY_S
-        retry_s = min(max(math.ceil(wait_s), MIN_RETRY_S), MAX_RETRY_S)
+        retry_s = float(MIN_RETRY_S)
+        if self._rate_per_s is not None:
+            retry_s = len(self._queue) / max(self._rate_per_s, 1 / MAX_RETRY_S)
+        retry_s = min(max(math.ceil(retry_s), MIN_RETRY_S), MAX_RETRY_S)
         raise QueueFull(f"{reason}; retry in {retry_s} s")

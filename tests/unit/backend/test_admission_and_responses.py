@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,27 @@ def test_options_reach_the_engine(begin):
     assert (submit.priority, submit.user, submit.logit_bias) == (3, "ann", ((5, 1.0),))
     assert (CAT,) in submit.banned
     assert len(submit.banned) == 2
+
+
+@pytest.mark.parametrize(("limits", "options", "message"), [
+    ({"max_output_tokens": 5}, {"max_tokens": 6}, "^max_tokens: 6 .* 1 to max_output_tokens, 5"),
+    ({"max_output_tokens": 5}, {"min_tokens": 6}, "^min_tokens: 6 .* 0 to max_tokens, 5"),
+    ({"max_prompt_tokens": 1}, {}, "^prompt: '3 tokens' .* 1 to max_prompt_tokens, 1"),
+    ({"max_sequences": 2}, {"n": 3}, "^n: 3 .* 1 to max_sequences, 2"),
+])
+def test_a_server_may_allow_less_than_the_model_can_do(admission, limits, options, message):
+    tight = Admission(replace(admission._config, **limits), admission._encoder)
+    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS))
+    with pytest.raises(InvalidArgument, match=message):
+        tight.admit(answer, PROMPT, Options(**options), LIMITS)
+
+
+def test_max_tokens_is_by_default_within_what_the_server_allows(admission):
+    tight = Admission(replace(admission._config, max_output_tokens=5), admission._encoder)
+    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS))
+    generation = tight.admit(answer, PROMPT, Options(), LIMITS)
+    generation.enter(FIRST_KEY)
+    assert generation.submissions()[0].max_tokens == 5
 
 
 def test_chunks_of_a_stream_are_one_sequence_each(begin):
