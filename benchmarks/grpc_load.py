@@ -69,7 +69,8 @@ def inference_request(load: Load, random: np.random.Generator) -> Any:
         text = "".join(random.choice(letters, CHARS_PER_TOKEN * load.num_prompt_tokens)).encode()
         _add(request, "text_input", "BYTES", np.frombuffer(
             len(text).to_bytes(4, "little") + text, np.uint8), size=1)
-        _add(request, "truncate_prompt_tokens", "INT32", np.array([load.num_prompt_tokens], np.int32))
+        length = np.array([load.num_prompt_tokens], np.int32)
+        _add(request, "truncate_prompt_tokens", "INT32", length)
     _add(request, "max_tokens", "INT32", np.array([load.num_output_tokens], np.int32))
     _add(request, "temperature", "FP32", np.array([0], np.float32))
     for name in ("ignore_eos", "stream"):

@@ -13,12 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
-from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Logprobs, Stats, Submit, Tokens
+from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Logprobs, Starts, Stats, Submit, Tokens
 from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
+from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
 NO_TOKEN = -1
+
+
+@dataclass(frozen=True)
+class FirstTokens:
+    """Requests that have their first token: arrays [n]."""
+
+    owners: Int32
+    keys: NDArray[np.int64]
+    admitted_s: NDArray[np.float64]
+    num_cached: Int32
+
+    @classmethod
+    def among(cls, table: RequestTable, rows: Int32) -> FirstTokens:
+        """Those of `rows`, which have got a token each."""
+        num_known = table.num_tokens[rows] - table.num_pending[rows]
+        rows = rows[num_known == table.num_prompt[rows] + 1]
+        return cls(table.owner[rows], table.key[rows], table.admitted_s[rows],
+                   table.num_cached[rows])
+
+    def of(self, owner: int) -> Starts | None:
+        """Those of a front end, if there are any."""
+        mine = self.owners == owner
+        if not mine.any():
+            return None
+        return Starts(self.keys[mine].tobytes(), self.admitted_s[mine].tobytes(),
+                      self.num_cached[mine].tobytes())
 
 
 @dataclass(frozen=True)
@@ -35,6 +62,9 @@ class News:
     """Why the step failed; then all the requests here are over."""
     logprobs: Sequence[tuple[Int32, NDArray[np.int64], TokenLogprobs]] = ()
     """Owners, keys and what they asked to know, of any number of tokens."""
+    at_s: float = 0.0
+    """When it came about."""
+    first_tokens: FirstTokens | None = None
 
     def by_owner(self) -> Iterator[tuple[int, Tokens | Failed]]:
         """One message for each front end that has requests here."""
@@ -45,8 +75,10 @@ class News:
             if self.failure:
                 yield owner, Failed(keys, self.failure)
             else:
-                yield owner, Tokens(keys, self.token_ids[mine].tobytes(),
-                                    self.reasons[mine].tobytes(), self._logprobs_of(owner))
+                yield owner, Tokens(
+                    keys, self.token_ids[mine].tobytes(), self.reasons[mine].tobytes(),
+                    self._logprobs_of(owner), self.at_s,
+                    self.first_tokens.of(owner) if self.first_tokens else None)
 
     def _logprobs_of(self, owner: int) -> tuple[Logprobs, ...]:
         return tuple(measured.where(owners == owner).to_message(keys[owners == owner])
@@ -151,10 +183,11 @@ class Engine:
             return self._fail(batch, str(error))
         table = self.scheduler.table
         logprobs = [measured.where(table.is_live[measured.rows]) for measured in step.logprobs]
-        rows, token_ids, reasons = self.scheduler.commit(batch, token_ids, self._clock())
+        now_s = self._clock()
+        rows, token_ids, reasons = self.scheduler.commit(batch, token_ids, now_s)
         return News(table.owner[rows], table.key[rows], token_ids, reasons, logprobs=[
             (table.owner[measured.rows], table.key[measured.rows], measured)
-            for measured in logprobs])
+            for measured in logprobs], at_s=now_s, first_tokens=FirstTokens.among(table, rows))
 
     def _fail(self, batch: Batch, message: str) -> News:
         rows = self.scheduler.discard(batch, self._clock())
@@ -178,4 +211,4 @@ class Engine:
             self.scheduler.end(requests[name], self._clock())
         owners, keys = np.array(ended, np.int64).reshape(-1, 2).T
         return News(owners.astype(np.int32), keys, np.full(keys.size, NO_TOKEN, np.int32),
-                    np.full(keys.size, reason, np.uint8))
+                    np.full(keys.size, reason, np.uint8), at_s=self._clock())

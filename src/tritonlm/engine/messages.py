@@ -106,6 +106,21 @@ class Logprobs(msgspec.Struct, array_like=True, frozen=True):
                 np.frombuffer(self.values, np.float32).reshape(len(keys), -1))
 
 
+class Starts(msgspec.Struct, array_like=True, frozen=True):
+    """Requests with their first token: int64 keys, float64 times of admission, int32 numbers of
+    prompt tokens that were in the prefix cache, each [n]. Times are of the monotonic clock.
+    """
+
+    keys: bytes
+    admitted_s: bytes
+    num_cached: bytes
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+        """Keys, times and numbers."""
+        return (np.frombuffer(self.keys, np.int64), np.frombuffer(self.admitted_s, np.float64),
+                np.frombuffer(self.num_cached, np.int32))
+
+
 class Tokens(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """One step's news: int64 keys, int32 token ids (-1: none), uint8 finish reason codes."""
 
@@ -114,6 +129,10 @@ class Tokens(msgspec.Struct, tag=True, array_like=True, frozen=True):
     reasons: bytes
     logprobs: tuple[Logprobs, ...] = ()
     """Of requests that asked for them; their prompts' may come before any token."""
+    at_s: float = 0.0
+    """When the step was read back, on the monotonic clock."""
+    starts: Starts | None = None
+    """Of the requests whose first token is here."""
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
         """Keys, token ids and reasons, each [n]."""

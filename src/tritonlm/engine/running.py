@@ -40,7 +40,7 @@ class Running:
         table.block_tables[row, num_found:num_blocks] = self.blocks.take(num_blocks - num_found)
         table.num_blocks[row] = num_blocks
         table.num_published[row] = num_found
-        table.num_computed[row] = num_found * table.block_size
+        table.num_computed[row] = table.num_cached[row] = num_found * table.block_size
         request.row = row
         self.prefills.begin(request, num_found)
 

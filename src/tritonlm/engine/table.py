@@ -37,6 +37,8 @@ class RequestTable:
         """The last tokens, which launched steps sample: their ids are not known yet."""
         self.num_computed = np.zeros(num_rows, np.int32)
         """Tokens in the KV cache once all launched steps have run."""
+        self.num_cached = np.zeros(num_rows, np.int32)
+        """Tokens that were there at admission."""
         self.max_total = np.zeros(num_rows, np.int32)
         self.block_tables = np.zeros((num_rows, -(-max_model_len // block_size)), np.int32)
         self.num_blocks = np.zeros(num_rows, np.int32)
