@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from tritonlm.commands.chat import chat
+from tritonlm.commands.gateway import GATEWAY_CONTEXT, gateway
 from tritonlm.commands.generate import generate
 from tritonlm.commands.health import health
 from tritonlm.commands.models import models
@@ -37,5 +38,6 @@ def tritonlm() -> None:
 
 # Further commands are registered here: app.command()(function).
 app.command(context_settings=SERVE_CONTEXT)(serve)
+app.command(context_settings=GATEWAY_CONTEXT)(gateway)
 for _command in (generate, chat, models, health):
     app.command()(_command)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ MAY_IMPORT = {
     "tritonlm.backend": (*BASE, "tritonlm.engine", "tritonlm.text", "tritonlm.backend"),
     "tritonlm.server": (*BASE, "tritonlm.server"),
     "tritonlm_client": (*BASE, "tritonlm_client"),
+    "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.gateway"),
     **dict.fromkeys(BASE, BASE),
 }
 
@@ -69,3 +72,9 @@ def test_files_that_a_document_names_exist(document):
         assert (path.parent / link).exists(), link
     for name in re.findall(r"`((?:src|tests|client|docs|demo|benchmarks)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_the_gateway_and_the_client_load_no_torch():
+    code = ("import sys, tritonlm.gateway.app, tritonlm_client; "
+            "assert not {'torch', 'transformers'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)

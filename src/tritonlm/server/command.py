@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import signal
-import textwrap
-from dataclasses import fields
-from typing import Annotated, Any, get_type_hints
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
 from tritonlm.server import announcement, launcher
+from tritonlm.server.flags import options_of, settings_of
 from tritonlm.server.log import PREFIX
 from tritonlm.server.settings import ServerSettings
 
@@ -29,7 +26,8 @@ def serve(**values: Any) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     _stop_on_signals()
     try:
-        plan = launcher.prepare(_settings(ServerSettings, values), _settings(ModelConfig, values))
+        plan = launcher.prepare(settings_of(ServerSettings, values),
+                                settings_of(ModelConfig, values, SET_BY_LAUNCHER))
         _run(plan, console)
     except KeyboardInterrupt:
         console.print(f"{PREFIX}stopped", markup=False)
@@ -58,34 +56,5 @@ def _stop_on_signals() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _settings(kind: Any, values: dict[str, Any]) -> Any:
-    return kind(**{field.name: values[field.name] for field in fields(kind)
-                   if field.name not in SET_BY_LAUNCHER})
-
-
-def _options(kind: type[Any]) -> list[inspect.Parameter]:
-    """One option for each field of the dataclass `kind`."""
-    texts, types = _field_texts(kind), get_type_hints(kind)
-
-    def option(name: str, default: Any) -> inspect.Parameter:
-        about = typer.Option(help=texts[name], show_envvar=False)
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default,
-                                 annotation=Annotated[types[name], about])
-
-    return [option(field.name, field.default) for field in fields(kind)
-            if field.name not in SET_BY_LAUNCHER]
-
-
-def _field_texts(kind: type[Any]) -> dict[str, str]:
-    """The sentence that stands under each field in the source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return {field.target.id: text.value.value
-            for field, text in zip(body.body, body.body[1:], strict=False)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            and isinstance(text.value.value, str)}
-
-
 serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [*_options(ModelConfig), *_options(ServerSettings)])
+    [*options_of(ModelConfig, SET_BY_LAUNCHER), *options_of(ServerSettings)])

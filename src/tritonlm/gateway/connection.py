@@ -1,0 +1,77 @@
+"""A Triton server as a worker of the gateway sees it: a channel, a few streams, its models."""
+
+from __future__ import annotations
+
+import grpc
+from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from tritonlm.contract import PROMPT
+from tritonlm.gateway.settings import ServerAddress
+from tritonlm.gateway.stream import TritonStream, server_lost
+from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
+from tritonlm_client.errors import from_message
+
+STATUS_TIMEOUT_S = 2.0
+"""How long a server may take to say how it is."""
+LOST_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+PROMPT_NAMES = {tensor.name for tensor in PROMPT}
+
+
+class TritonConnection:
+    """Connects to the gRPC port of one server; belongs to one event loop."""
+
+    def __init__(self, address: ServerAddress, num_streams: int) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address.grpc_url, options=CHANNEL_OPTIONS)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._streams = [TritonStream(address.grpc_url, self._stub.ModelStreamInfer)
+                         for _ in range(num_streams)]
+        self._takes_prompts: dict[str, bool] = {}
+
+    @property
+    def stream(self) -> TritonStream:
+        """The stream with the least to do."""
+        return min(self._streams, key=lambda stream: stream.num_unfinished)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests of this worker that the server works on."""
+        return sum(stream.num_unfinished for stream in self._streams)
+
+    async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+        """The one response of a model that is not decoupled; raises `ServingError`."""
+        try:
+            return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() in LOST_CODES:
+                raise server_lost(self.address.grpc_url, error) from None
+            raise from_message(error.details()) from None
+
+    async def models(self) -> set[str]:
+        """The models that are ready and take any kind of prompt; raises `Unavailable`."""
+        try:
+            index = await self._stub.RepositoryIndex(
+                messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S)
+            return {entry.name for entry in index.models if await self._is_generator(entry.name)}
+        except grpc.RpcError as error:
+            raise server_lost(self.address.grpc_url, error) from None
+
+    async def close(self) -> None:
+        """End what still runs, and the connection."""
+        for stream in self._streams:
+            await stream.close()
+        await self._channel.close()
+
+    async def _is_generator(self, model: str) -> bool:
+        if model not in self._takes_prompts:
+            reply = await self._stub.ModelConfig(messages.ModelConfigRequest(name=model),
+                                                 timeout=STATUS_TIMEOUT_S)
+            self._takes_prompts[model] = _takes_prompts(reply.config)
+        return self._takes_prompts[model]
+
+
+def _takes_prompts(config: ModelConfig) -> bool:
+    return (config.model_transaction_policy.decoupled
+            and {tensor.name for tensor in config.input} >= PROMPT_NAMES)

@@ -1,0 +1,73 @@
+"""Server-sent events made of pieces of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tritonlm.errors import ServingError
+from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.connected import while_connected
+from tritonlm.gateway.failures import ClientGone, error_body
+from tritonlm.gateway.pieces import Piece
+
+HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
+           (b"x-accel-buffering", b"no")]
+
+
+class Script(Protocol):
+    """Says what the events of an answer are."""
+
+    def events(self, prompt: int, piece: Piece) -> Sequence[bytes]:
+        """Data of the events that tell of `piece`."""
+
+    def closing(self) -> Sequence[bytes]:
+        """Data of the events after the last piece."""
+
+
+class EventStream(Response):
+    """Sends events as pieces come; an error amid them is an event, too."""
+
+    def __init__(self, answers: Answers, first: list[tuple[int, Piece]], script: Script) -> None:
+        super().__init__()
+        self._answers = answers
+        self._first = first
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run until the answers are over or the client hangs up."""
+        with self._answers:
+            try:
+                await while_connected(receive, self._send_all(send))
+            except ClientGone:
+                pass
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [*HEADERS, *self.raw_headers[1:]]})
+        try:
+            await self._send_pieces(send, self._first)
+            async for pieces in self._answers:
+                await self._send_pieces(send, pieces)
+            closing = self._script.closing()
+        except ServingError as error:
+            closing = [msgspec.json.encode(error_body(error))]
+        await send({"type": "http.response.body", "body": framed(closing), "more_body": False})
+
+    async def _send_pieces(self, send: Send, pieces: list[tuple[int, Piece]]) -> None:
+        data = [event for prompt, piece in pieces for event in self._script.events(prompt, piece)]
+        await send({"type": "http.response.body", "body": framed(data), "more_body": True})
+
+
+def framed(data: Sequence[bytes]) -> bytes:
+    """Events as they go over the wire."""
+    return b"".join([b"data: %b\n\n" % event for event in data])
+
+
+def encoded(event: dict[str, Any]) -> bytes:
+    """An object as the data of an event."""
+    return msgspec.json.encode(event)

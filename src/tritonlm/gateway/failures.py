@@ -1,0 +1,89 @@
+"""Errors as OpenAI's API has them: a status, and {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
+
+RETRY_AFTER_S = 1
+CLIENT_GONE_STATUS = 499
+"""What nginx logs for a client that hung up; nobody gets it."""
+FIELD = re.compile(r"([\w.\[\]]+): ")
+FIELD_NAMES = {"text_input": "prompt", "input_ids": "prompt"}
+"""Of the contract, by the names that OpenAI has for them."""
+
+
+class Unauthorized(ServingError):
+    """No key, or one that is not known."""
+
+    code = "UNAUTHENTICATED"
+
+
+class TooManyRequests(ServingError):
+    """A key has reached one of its limits; raised with the seconds to wait."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after_s: float = RETRY_AFTER_S) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BodyTooLarge(ServingError):
+    """A body of more bytes than the settings allow."""
+
+    code = "INVALID_ARG"
+
+
+class ClientGone(ServingError):
+    """The client hung up before it was answered."""
+
+    code = "CANCELLED"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a class of errors is told."""
+
+    status: int
+    type: str
+    code: str | None = None
+
+
+FAILURES: dict[type[ServingError], Failure] = {
+    InvalidArgument: Failure(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
+    Unauthorized: Failure(HTTPStatus.UNAUTHORIZED, "invalid_request_error", "invalid_api_key"),
+    NotFound: Failure(HTTPStatus.NOT_FOUND, "invalid_request_error", "not_found"),
+    BodyTooLarge: Failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request_error",
+                          "body_too_large"),
+    TooManyRequests: Failure(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error",
+                             "rate_limit_exceeded"),
+    Unavailable: Failure(HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "unavailable"),
+    ClientGone: Failure(CLIENT_GONE_STATUS, "server_error", "client_gone"),
+    ServingError: Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"),
+}
+
+
+def failure_of(error: ServingError) -> Failure:
+    """How `error` is told."""
+    return next(FAILURES[kind] for kind in type(error).__mro__ if kind in FAILURES)
+
+
+def error_body(error: ServingError) -> dict[str, Any]:
+    """The JSON that tells of `error`."""
+    failure = failure_of(error)
+    field = FIELD.match(error.message) if isinstance(error, InvalidArgument) else None
+    return {"error": {"message": error.message, "type": failure.type,
+                      "param": FIELD_NAMES.get(field[1], field[1]) if field else None,
+                      "code": failure.code}}
+
+
+def error_headers(error: ServingError) -> dict[str, str]:
+    """When to try again, for errors that pass."""
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(max(1, round(error.retry_after_s)))}
+    return {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}

@@ -1,0 +1,93 @@
+"""`/v1/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tritonlm.errors import InvalidArgument
+from tritonlm.gateway.body import Body
+from tritonlm.gateway.openai.call import Call, StreamOptions
+from tritonlm.gateway.openai.logprobs import CompletionLogprobs
+from tritonlm.gateway.pieces import Piece
+from tritonlm_client import Prompt
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's own."""
+MAX_PROMPTS = 1024
+
+
+class CompletionBody(Body, frozen=True):
+    """What a client sends beside the options of generation."""
+
+    model: str
+    prompt: Any
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: int | None = None
+    echo: bool = False
+    best_of: int | None = None
+
+
+class CompletionForm:
+    """How completions are written."""
+
+    id_prefix: ClassVar = "cmpl-"
+    whole_object: ClassVar = "text_completion"
+    chunk_object: ClassVar = "text_completion"
+
+    def __init__(self, num_logprobs: int | None, prompts: Sequence[Prompt]) -> None:
+        self._num_logprobs = num_logprobs
+        self._prompts = prompts
+        self._logprobs: dict[int, CompletionLogprobs] = {}
+
+    def chunk_choice(self, index: int, prompt: int, piece: Piece) -> dict[str, Any]:
+        """A choice in an event; in a whole answer it is the same."""
+        return {"index": index, "text": piece.text, "logprobs": self._told(index, prompt, piece),
+                "finish_reason": piece.finish_reason or None}
+
+    whole_choice = chunk_choice
+
+    def _told(self, index: int, prompt: int, piece: Piece) -> dict[str, Any] | None:
+        if self._num_logprobs is None:
+            return None
+        if index not in self._logprobs:
+            text = self._prompts[prompt]
+            self._logprobs[index] = CompletionLogprobs(
+                self._num_logprobs, text if isinstance(text, str) else "")
+        return self._logprobs[index].read(piece.logprobs)
+
+
+def completion_call(body: CompletionBody, options: dict[str, Any]) -> Call:
+    """What is asked for; raises `InvalidArgument`."""
+    if body.best_of not in {None, options.get("n", 1)}:
+        raise InvalidArgument("best_of", body.best_of, "not supported; allowed: what n is")
+    options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if body.logprobs is not None:
+        options["logprobs"] = body.logprobs
+    if body.echo:
+        options["exclude_input_in_output"] = False
+        if body.logprobs is not None:
+            options["prompt_logprobs"] = body.logprobs
+    prompts = tuple(_prompts(body.prompt))
+    return Call(body.model, prompts, options, CompletionForm(body.logprobs, prompts),
+                body.stream, body.stream_options)
+
+
+def _prompts(given: Any) -> list[Prompt]:
+    """The prompts in a text, a list of texts, token ids or a list of token ids."""
+    is_one = isinstance(given, str) or _are_ids(given)
+    prompts: list[Prompt] = given if isinstance(given, list) and not is_one else [given]
+    is_allowed = all(isinstance(prompt, str) or _are_ids(prompt) for prompt in prompts)
+    if not (is_allowed and 1 <= len(prompts) <= MAX_PROMPTS):
+        raise InvalidArgument("prompt", given, "allowed: a text, token ids, or a list of 1 to "
+                              f"{MAX_PROMPTS} of either")
+    return prompts
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(_is_id, value))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

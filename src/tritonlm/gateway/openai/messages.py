@@ -1,0 +1,45 @@
+"""Messages of a chat, as clients send them and as chat templates take them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tritonlm.gateway.body import Body
+
+ROLES = {"developer": "system"}
+"""By the names that templates know them by, where those differ."""
+
+
+class TextPart(Body, frozen=True):
+    """A part of a message's content; a text is the only kind that the models take."""
+
+    text: str
+    type: Literal["text"]
+
+
+class Message(Body, frozen=True):
+    """A message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    # Parts of an answer of ours, which clients send back as it was.
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+
+
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """The messages as a chat template takes them: contents are texts."""
+    return [_template_message(message) for message in messages]
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    content = message.content or ""
+    if not isinstance(content, str):
+        content = "".join(part.text for part in content)
+    given = {"role": ROLES.get(message.role, message.role), "content": content,
+             "name": message.name, "tool_call_id": message.tool_call_id}
+    return {name: value for name, value in given.items() if value is not None}

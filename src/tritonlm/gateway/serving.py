@@ -1,0 +1,39 @@
+"""Running the gateway: one process, or several that share the port."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from tritonlm.errors import StartFailure
+from tritonlm.gateway.app import create_app
+from tritonlm.gateway.settings import GatewaySettings
+
+BACKLOG = 4096
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The socket that all workers accept from; raises `StartFailure` if the port is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StartFailure(f"--port {settings.port} on --host {settings.host}: "
+                           f"{error.strerror}") from None
+
+
+def run(settings: GatewaySettings, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; then let running requests finish, for a time."""
+    config = uvicorn.Config(
+        partial(create_app, settings), factory=True, workers=settings.workers,
+        loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
+        log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+    if settings.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        Multiprocess(config, sockets=[listener]).run()

@@ -1,0 +1,104 @@
+"""Settings of the gateway, frozen once built.
+
+Each is an option of `tritonlm gateway`, and may be in the environment: `--max-body-bytes` as
+TRITONLM_GATEWAY_MAX_BODY_BYTES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tritonlm.errors import InvalidArgument
+
+GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
+MAX_PORT = 65535
+ADDRESS_FORM = "HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load"
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a Triton server is."""
+
+    grpc_url: str
+    """Host and port."""
+    metrics_url: str | None = None
+    """Page of its Prometheus metrics."""
+
+    @classmethod
+    def parse(cls, text: str) -> ServerAddress:
+        """The address that `text` says; raises `InvalidArgument`."""
+        host, *ports = _split_address(text.strip())
+        if not host or len(ports) not in {1, 2} or not all(map(_is_port, ports)):
+            raise InvalidArgument("servers", text, f"it must be {ADDRESS_FORM}")
+        metrics_url = f"http://{host}:{ports[1]}/metrics" if len(ports) > 1 else None
+        return cls(f"{host}:{ports[0]}", metrics_url)
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """How a gateway is run."""
+
+    servers: str = "localhost:8001:8002"
+    """Triton servers, separated by commas: HOST:GRPC_PORT or HOST:GRPC_PORT:METRICS_PORT."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every address of the machine."""
+    port: int = 9000
+    """Port to listen on; 0 is any free one."""
+    workers: int = 1
+    """Processes that share the port; one carries some thousands of tokens a second."""
+    streams: int = 2
+    """gRPC streams from a worker to each server; each carries many requests."""
+    model_names: str = ""
+    """More names of models, separated by commas: NAME=MODEL, such as gpt-2=generate."""
+    max_body_bytes: int = 4 * 1024 * 1024
+    """Largest body of a request."""
+    drain_timeout_s: int = 30
+    """How long a gateway that is told to stop waits for running requests."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for a value out of range."""
+        _require("port", self.port, 0 <= self.port <= MAX_PORT, f"0 to {MAX_PORT}")
+        for name in ("workers", "streams", "max_body_bytes"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
+        _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        _require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
+        self.aliases  # noqa: B018 - raises for a text that is none
+
+    @property
+    def addresses(self) -> tuple[ServerAddress, ...]:
+        """The servers; raises `InvalidArgument`."""
+        return tuple(ServerAddress.parse(text) for text in self.servers.split(",") if text.strip())
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Models by their further names; raises `InvalidArgument`."""
+        pairs = [text.partition("=")[::2] for text in self.model_names.split(",") if text.strip()]
+        for name, model in pairs:
+            _require("model_names", self.model_names, bool(name and model), "NAME=MODEL,...")
+        return {name.strip(): model.strip() for name, model in pairs}
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Raise `InvalidArgument` for a variable that looks like a setting and is none."""
+    known = {GATEWAY_ENV_PREFIX + field.name.upper() for field in fields(GatewaySettings)}
+    for name in environ:
+        _require(name, environ[name], not name.startswith(GATEWAY_ENV_PREFIX) or name in known,
+                 f"variables {', '.join(sorted(known))}")
+
+
+def _split_address(text: str) -> list[str]:
+    """Host and ports; an IPv6 host is in brackets."""
+    bracketed, bracket, rest = text.rpartition("]")
+    host, *ports = rest.split(":")
+    return [bracketed + bracket + host, *ports]
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 1 <= int(text) <= MAX_PORT
+
+
+def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
+    if not is_allowed:
+        raise InvalidArgument(name, value, f"allowed: {allowed}")

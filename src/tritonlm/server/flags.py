@@ -1,0 +1,42 @@
+"""Command-line options that are the fields of a dataclass, their defaults and texts."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+def options_of(kind: type[Any], hidden: Collection[str] = ()) -> list[inspect.Parameter]:
+    """One option for each field of the dataclass `kind` that is not `hidden`."""
+    texts, types = _field_texts(kind), get_type_hints(kind)
+
+    def option(name: str, default: Any) -> inspect.Parameter:
+        about = typer.Option(help=texts[name], show_envvar=False)
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default,
+                                 annotation=Annotated[types[name], about])
+
+    return [option(field.name, field.default) for field in fields(kind)
+            if field.name not in hidden]
+
+
+def settings_of(kind: Any, values: Mapping[str, Any], hidden: Collection[str] = ()) -> Any:
+    """The dataclass `kind` with the `values` of the options that `options_of` has made."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)
+                   if field.name not in hidden})
+
+
+def _field_texts(kind: type[Any]) -> dict[str, str]:
+    """The sentence that stands under each field in the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {field.target.id: text.value.value
+            for field, text in zip(body.body, body.body[1:], strict=False)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            and isinstance(text.value.value, str)}

@@ -1,0 +1,42 @@
+import json
+
+from tritonlm.gateway.openai.logprobs import CompletionLogprobs, chat_logprobs
+
+
+def entry(text, logprob=-1.0, alternatives=()):
+    raw = text if isinstance(text, bytes) else text.encode()
+    return {"token": raw.decode(errors="replace"), "id": 7, "logprob": logprob, "bytes": list(raw),
+            "top_logprobs": list(alternatives)}
+
+
+def told(content, prompt=None):
+    return json.dumps({"content": content} | ({} if prompt is None else {"prompt": prompt}))
+
+
+def test_offsets_count_characters_over_pieces():
+    record = CompletionLogprobs(0, "")
+    first = record.read(told([entry("ab"), entry(b"\xce")]))
+    second = record.read(told([entry(b"\xa9"), entry("c")]))
+    assert (first["text_offset"], second["text_offset"]) == ([0, 2], [2, 3])
+
+
+def test_the_first_token_of_an_echo_is_what_the_others_leave():
+    record = CompletionLogprobs(0, "The cat")
+    got = record.read(told([entry("!")], [None, entry(" cat")]))
+    assert got["tokens"] == ["The", " cat", "!"]
+    assert got["token_logprobs"] == [None, -1.0, -1.0]
+    assert got["text_offset"] == [0, 3, 7]
+
+
+def test_the_token_itself_is_among_its_alternatives():
+    got = CompletionLogprobs(1, "").read(told([entry("a", -3.0, [entry("b", -0.1)])]))
+    assert got["top_logprobs"] == [{"b": -0.1, "a": -3.0}]
+
+
+def test_a_token_that_was_not_measured_is_left_out():
+    assert chat_logprobs(told([entry("a"), None]))["content"] == [
+        {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}]
+
+
+def test_no_log_probabilities_make_an_empty_list():
+    assert chat_logprobs("") == {"content": [], "refusal": None}
