@@ -73,6 +73,10 @@ class ModelConfig:
     """How long an engine may take to load and be ready."""
     hang_timeout_s: float = 120.0
     """How long one step of an engine may take before the engine is killed and started again."""
+    drain_timeout_s: float = 10.0
+    """How long requests may go on when the model is unloaded or the server is told to stop."""
+    server_url: str | None = None
+    """The server's own HTTP address, to see that it is told to stop; unset, nobody looks."""
     run_dir: str | None = None
     """Folder of the sockets; unset, one named after the server's process."""
 
@@ -93,6 +97,7 @@ class ModelConfig:
         _require("max_num_batched_tokens", self.max_num_batched_tokens,
                  self.max_num_batched_tokens >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
+        _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
         for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "more than 0")

@@ -6,6 +6,7 @@ ServingError
 ├── Unavailable       not now: full, starting, or the engine was lost; a retry may work
 ├── EngineFailure     a bug or a device fault; the request is over, the server goes on
 └── StartFailure      a server cannot start here; the message says what to do
+    └── ServerLost    a server that was ready is of no more use
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class StartFailure(ServingError):
     """A server cannot be started, or did not come up; the message is one line."""
 
     code = "UNAVAILABLE"
+
+
+class ServerLost(StartFailure):
+    """A server that was ready has ended, or cannot answer any more: start it again."""
 
 
 def shorten(value: Any) -> str:

@@ -6,74 +6,18 @@ import json
 import re
 import signal
 import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
+from tests.serving import ANNOUNCED, Serve, assert_nothing_is_left
 
 from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.errors import StartFailure
-from tritonlm.server import preflight, processes, run_directory, runtime
+from tritonlm.server import preflight, processes, runtime
 
-TRITONLM = str(Path(sys.executable).parent / "tritonlm")
-SMALL = ["--device", "cpu", "--kv-cache-gib", "0.1", "--front-ends", "1"]
-FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-END_TIMEOUT_S = 60
 PROMPT = {"text_input": "ROMEO:", "temperature": 0}
-
-
-class Serve:
-    """A `tritonlm serve`, its output read as it comes."""
-
-    def __init__(self, *options: str) -> None:
-        self._process = psutil.Popen([TRITONLM, "serve", *SMALL, *FREE_PORTS, *options],
-                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.pid = self._process.pid
-        self.output = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    @property
-    def is_running(self) -> bool:
-        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
-
-    @property
-    def http_url(self) -> str:
-        return re.search(r"HTTP +(\S+)", self.output)[1]
-
-    def wait_for(self, text: str) -> None:
-        while text not in self.output:
-            assert self.is_running, self.output
-            time.sleep(0.05)
-
-    def tritonserver(self) -> psutil.Process:
-        """The server's process, once it is there."""
-        while self.is_running:
-            for child in self._process.children():
-                if processes.RUN_DIR_VARIABLE in child.environ():
-                    return child
-            time.sleep(0.05)
-        raise AssertionError(self.output)
-
-    def run_dir(self) -> Path:
-        return Path(self.tritonserver().environ()[processes.RUN_DIR_VARIABLE])
-
-    def end(self, *signals: signal.Signals) -> int:
-        """Send `signals`, and give the exit code."""
-        for number in signals:
-            self._process.send_signal(number)
-            time.sleep(0.5)
-        code = self._process.wait(END_TIMEOUT_S)
-        self._reader.join(END_TIMEOUT_S)
-        return code
-
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            self.output += line
 
 
 @pytest.fixture
@@ -91,16 +35,6 @@ def serve():
             server.end(signal.SIGINT, signal.SIGINT)
 
 
-def assert_nothing_is_left(run_dir: Path) -> None:
-    deadline_s = time.monotonic() + 15
-    while run_dir.exists() and time.monotonic() < deadline_s:  # a killed launcher does not wait
-        time.sleep(0.1)
-    assert not run_dir.exists()
-    assert processes.find(run_dir) == set()
-    prefix = run_directory.RunDirectory(run_dir, -1).shared_memory_prefix
-    assert not list(run_directory.SHARED_MEMORY.glob(f"{prefix}*"))
-
-
 def ask(url: str, **options) -> dict:
     request = urllib.request.Request(f"{url}/v2/models/generate/generate",
                                      json.dumps(PROMPT | options).encode())
@@ -111,7 +45,7 @@ def ask(url: str, **options) -> dict:
 def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
     monkeypatch.setenv("TRITONLM_DEFAULT_MAX_TOKENS", "3")
     server = serve()
-    server.wait_for("Ctrl-C stops the server")
+    server.wait_for(ANNOUNCED)
     commands = re.search(r"Try it.*:\n((?:  .+\n)+)", server.output)[1].splitlines()
     assert len(commands) == 3
     for command in commands:
@@ -132,7 +66,7 @@ def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
 
 def test_a_long_request_does_not_hold_up_the_end(serve):
     server = serve("--exit-timeout-s", "1")
-    server.wait_for("Ctrl-C stops the server")
+    server.wait_for(ANNOUNCED)
     body = PROMPT | {"max_tokens": 900, "ignore_eos": True, "stream": True}
     with subprocess.Popen(["curl", "-sN", f"{server.http_url}/v2/models/generate/generate_stream",
                            "-d", json.dumps(body)], stdout=subprocess.PIPE) as client:
@@ -173,17 +107,17 @@ def test_the_end_of_tritonserver_is_told_with_the_log(serve):
     assert_nothing_is_left(run_dir)
 
 
-def test_the_end_of_a_models_process_is_told(serve):
+def test_a_server_that_lost_a_models_process_is_replaced(serve):
     server = serve()
-    server.wait_for("Ctrl-C stops the server")
+    server.wait_for(ANNOUNCED)
     run_dir = server.run_dir()
-    [stub] = [child for child in server.tritonserver().children()
-              if "/detokenize/" in child.cmdline()[1]]
-    stub.kill()
-    assert server.end() == 1
-    assert re.search(r"^tritonlm: a process of model detokenize has ended \(log: .+\)$",
-                     server.output, re.MULTILINE)
+    before = ask(server.http_url)
+    server.stub("detokenize").kill()
+    server.wait_for(ANNOUNCED, 2)
+    assert re.search(r"^tritonlm: a process of model detokenize has ended \(log: .+\); starting it "
+                     r"again in 1 s$", server.output, re.MULTILINE)
     assert_nothing_is_left(run_dir)
+    assert ask(server.http_url) == before
 
 
 def test_a_failed_load_is_told_in_one_line_with_the_log(serve, tmp_path):

@@ -11,6 +11,7 @@ from tritonlm.backend.admission import Admission
 from tritonlm.backend.generation import Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.backend.server_watch import ServerWatch
 from tritonlm.backend.session import Cancellation, Refusal, Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
@@ -31,6 +32,8 @@ class Generate:
                          for index in range(config.num_engines)]
         metrics = FrontEndMetrics(args["model_name"], args["model_instance_name"])
         self._session = Session(config, endpoint, self._keepers, metrics)
+        self._watch = (ServerWatch(config.server_url, args["model_name"], args["model_version"],
+                                   self._session.drain) if config.server_url else None)
         for keeper in self._keepers:
             keeper.start()
         try:
@@ -39,6 +42,8 @@ class Generate:
         except ServingError as error:
             self._stop_engines()
             raise pb_utils.TritonModelException(error.message) from error
+        if self._watch:
+            self._watch.start()
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; they are answered later, by the sending thread."""
@@ -51,6 +56,8 @@ class Generate:
 
     def finalize(self) -> None:
         """End the thread, and the engines that are this front end's."""
+        if self._watch:
+            self._watch.stop()
         self._session.stop()
         self._stop_engines()
         gc.collect()  # response senders must be gone before the stub ends

@@ -7,6 +7,7 @@ behind travel together.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 SWEEP_INTERVAL_S = 0.1
 """How often clients that hung up, and deadlines of requests that wait for an engine, are seen."""
 IDLE_WAIT_MS = 1000
+STOPPING = "the server is stopping, or is unloading this model; another may take the request"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Session:
         self._cancellations: dict[int, Cancellation] = {}
         self._num_keys = 0
         self._sweep_due_s = 0.0
+        self._drain_due_s = math.inf
         self._is_stopping = False
         self._has_started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sending thread", daemon=True)
@@ -80,12 +83,18 @@ class Session:
 
     def put(self, item: Generation | Refusal | Cancellation) -> None:
         """Hand over a request; may be called from any thread."""
-        if isinstance(item, Generation) and self._is_full():
+        if isinstance(item, Generation) and self._drain_due_s < math.inf:
+            item = Refusal(item.answer, Unavailable(STOPPING))
+        elif isinstance(item, Generation) and self._is_full():
             item = Refusal(item.answer, Unavailable(
                 f"{self._config.max_unfinished_requests} requests are unfinished here, the most "
                 "that max_unfinished_requests allows; retry later"))
         self._inbox.append(item)
         os.eventfd_write(self._wake_fd, 1)
+
+    def drain(self) -> None:
+        """Take no more requests, and end what is unfinished after `drain_timeout_s`."""
+        self._drain_due_s = time.monotonic() + self._config.drain_timeout_s
 
     def stop(self) -> None:
         """End what is unfinished with an error, and the thread."""
@@ -106,9 +115,9 @@ class Session:
             self._receive()
             self._sweep()
             self._engines.flush()
-        self._fail_all(Unavailable("the server is stopping"))
+        self._fail_all(Unavailable(STOPPING))
         self._take_inbox()
-        self._fail_all(Unavailable("the server is stopping"))
+        self._fail_all(Unavailable(STOPPING))
         self._engines.close()
 
     def _drain_wake(self) -> None:
@@ -245,6 +254,8 @@ class Session:
         if now_s < self._sweep_due_s or not self._generations:
             return
         self._sweep_due_s = now_s + SWEEP_INTERVAL_S
+        if now_s > self._drain_due_s:
+            self._fail_all(Unavailable(STOPPING))
         failures = [] if self._engines.num_ready else self._engines.failures()
         if len(failures) == self._config.num_engines:
             self._fail_all(Unavailable(f"the engine cannot be started: {failures[0]}"))

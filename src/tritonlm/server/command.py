@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
-from tritonlm.server import announcement, launcher
+from tritonlm.server import announcement, launcher, supervisor
 from tritonlm.server.flags import options_of, settings_of
 from tritonlm.server.log import PREFIX
 from tritonlm.server.settings import ServerSettings
+from tritonlm.server.tritonserver import TritonServer
 
 SERVE_CONTEXT = {"auto_envvar_prefix": ENV_PREFIX.rstrip("_")}
-SET_BY_LAUNCHER = frozenset({"run_dir"})
+SET_BY_LAUNCHER = frozenset({"run_dir", "server_url", "drain_timeout_s"})
 
 
 def serve(**values: Any) -> None:
@@ -38,15 +39,12 @@ def _run(plan: launcher.Launch, console: Console) -> None:
         console.print(line, markup=False)
 
     report(f"{PREFIX}starting tritonserver with {plan.config.model}")
-    with (console.status("loading the models") as status,
-          launcher.launch(plan, report) as server):
-        status.stop()
-        print(announcement.text(server, plan.config.model), flush=True)
-        try:
-            server.watch()
-        except KeyboardInterrupt:
-            report(f"{PREFIX}stopping")
-            raise
+    with console.status("loading the models") as status:
+        def announce(server: TritonServer) -> None:
+            status.stop()
+            print(announcement.text(server, plan.config.model), flush=True)
+
+        supervisor.run(plan, report, announce)
 
 
 def _stop_on_signals() -> None:

@@ -26,6 +26,8 @@ from tritonlm.server.runtime import Runtime
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
+EXIT_MARGIN_S = 2
+"""What Triton waits beyond the requests' time, so that each of them gets an answer."""
 STUB_TIMEOUT_S = 120
 """For starting a Python model's process on a cold and busy machine; loading it is not bounded."""
 
@@ -55,7 +57,10 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
     preflight.check_libraries(tritonserver)
     preflight.check_numpy(tritonserver)
     folder = checkpoint.resolve(config.model, config.revision)
-    return Launch(settings, replace(config, model=str(folder), revision=None), tritonserver)
+    config = replace(config, model=str(folder), revision=None,
+                     server_url=f"http://{settings.reachable_host}:{settings.http_port}",
+                     drain_timeout_s=float(settings.exit_timeout_s))
+    return Launch(settings, config, tritonserver)
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def launch(
             yield server
         except StartFailure as failure:
             kept = log_path if plan.settings.log_file else run.keep_log()
-            raise StartFailure(f"{failure.message} (log: {kept})") from None
+            raise type(failure)(f"{failure.message} (log: {kept})") from None
         finally:
             server.stop()
 
@@ -111,7 +116,7 @@ def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[
         f"--http-address={settings.host}", f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}", f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}", f"--metrics-port={settings.metrics_port}",
-        f"--exit-timeout-secs={settings.exit_timeout_s}",
+        f"--exit-timeout-secs={settings.exit_timeout_s + EXIT_MARGIN_S}",
     ]
 
 

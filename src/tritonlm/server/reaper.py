@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tritonlm.errors import StartFailure
-from tritonlm.server import processes, run_directory
+from tritonlm.server import environments, processes, run_directory
 from tritonlm.server.run_directory import RunDirectory
 
 GRACE_S = 3.0
@@ -53,6 +53,7 @@ def main() -> None:
     run_dir = Path(sys.argv[1])
     sys.stdin.read()
     processes.stop(run_dir, GRACE_S)
+    environments.sweep()
     run_directory.remove(run_dir)
 
 

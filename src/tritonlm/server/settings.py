@@ -25,13 +25,18 @@ class ServerSettings:
     front_ends: int = 2
     """Instances of `generate`: each takes requests and sends tokens, about 10,000 a second."""
     exit_timeout_s: int = 10
-    """How long a server that is told to stop waits for running requests and open connections."""
+    """How long requests may go on when the server is told to stop; then they are cancelled."""
     tritonserver: Path | None = None
     """Folder of an installed tritonserver; without it /opt/tritonserver, else a wheel's."""
     log_file: Path | None = None
     """Where the server's log is kept; without it, it is kept only if the server fails."""
     verbose: bool = False
     """Show the server's log."""
+
+    @property
+    def reachable_host(self) -> str:
+        """A name under which this machine reaches the server."""
+        return "localhost" if self.host == "0.0.0.0" else self.host
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tritonlm.errors import StartFailure
+from tritonlm.errors import ServerLost, StartFailure
 from tritonlm.server import log
 from tritonlm.server.repository import FRONT_END
 from tritonlm.server.settings import ServerSettings
@@ -20,7 +20,7 @@ from tritonlm.server.settings import ServerSettings
 POLL_INTERVAL_S = 0.1
 PROBE = {"text_input": "Hello", "max_tokens": 1}
 PROBE_TIMEOUT_S = 120.0
-STOP_MARGIN_S = 5.0
+STOP_MARGIN_S = 7.0
 """What a stopping server may take beyond its own timeout, to unload."""
 
 
@@ -44,7 +44,7 @@ class TritonServer:
     @property
     def host(self) -> str:
         """A name under which this machine reaches the server."""
-        return "localhost" if self._settings.host == "0.0.0.0" else self._settings.host
+        return self._settings.reachable_host
 
     @property
     def http_url(self) -> str:
@@ -76,15 +76,19 @@ class TritonServer:
     def watch(self) -> None:
         """Show what the server has to say until it, or a model's process, ends.
 
-        Raises `StartFailure` then: tritonserver starts no model's process again, and reports itself
-        as ready without it.
+        Raises `ServerLost` then: tritonserver starts no model's process again, reports itself as
+        ready without it, and never ends the requests that were there. So it is killed.
         """
         while True:
             self._show_log()
-            self._check_alive()
+            try:
+                self._check_alive()
+            except StartFailure as failure:
+                raise ServerLost(failure.message) from None
             for stub, model in self._stubs.items():
                 if _has_ended(stub):
-                    raise StartFailure(f"a process of model {model} has ended")
+                    self._process.kill()
+                    raise ServerLost(f"a process of model {model} has ended")
             time.sleep(POLL_INTERVAL_S)
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from tritonlm.cli import app
 from tritonlm.config import ModelConfig
 from tritonlm.server import launcher
+from tritonlm.server.command import SET_BY_LAUNCHER
 from tritonlm.server.settings import ServerSettings
 
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
@@ -42,7 +43,7 @@ def test_every_setting_is_an_option_with_a_text():
     help_text = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
     for field in (*fields(ServerSettings), *fields(ModelConfig)):
         is_option = f"--{field.name.replace('_', '-')} " in help_text
-        assert is_option == (field.name != "run_dir"), field.name
+        assert is_option == (field.name not in SET_BY_LAUNCHER), field.name
 
 
 def test_options_become_settings(run_serve):

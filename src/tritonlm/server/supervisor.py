@@ -1,0 +1,56 @@
+"""Keeps a server running: one that is lost is started again, with back-off, on the same ports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tritonlm.errors import ServerLost, StartFailure
+from tritonlm.server import launcher
+from tritonlm.server.log import PREFIX
+from tritonlm.server.tritonserver import TritonServer
+
+MIN_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 30.0
+STABLE_S = 60.0
+"""A server that has served for so long was not broken from the start."""
+MAX_FAILED_STARTS = 5
+"""In a row, of a server that did start once."""
+
+
+def run(
+    plan: launcher.Launch, report: Callable[[str], None],
+    on_ready: Callable[[TritonServer], None],
+) -> None:
+    """Serve until the caller is interrupted; `on_ready` hears of each server that has come up.
+
+    Raises `StartFailure` if the first one does not start, or none does any more.
+    """
+    backoff_s, num_failures, has_served = MIN_BACKOFF_S, 0, False
+    while True:
+        ready_s = time.monotonic()
+        try:
+            with launcher.launch(plan, report) as server:
+                ready_s, num_failures, has_served = time.monotonic(), 0, True
+                on_ready(server)
+                _watch(server, report)
+        except ServerLost as lost:
+            reason = lost.message
+        except StartFailure as failure:
+            num_failures += 1
+            if not has_served or num_failures == MAX_FAILED_STARTS:
+                raise
+            reason = failure.message
+        if time.monotonic() - ready_s > STABLE_S:
+            backoff_s = MIN_BACKOFF_S
+        report(f"{PREFIX}{reason}; starting it again in {backoff_s:g} s")
+        time.sleep(backoff_s)
+        backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+
+def _watch(server: TritonServer, report: Callable[[str], None]) -> None:
+    try:
+        server.watch()
+    except KeyboardInterrupt:
+        report(f"{PREFIX}stopping")
+        raise
