@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 NUM_PRIORITIES = 4
 """Classes of requests: urgent, high, normal and low, by number."""
 NORMAL = 2
+STEP_SIZES = tuple(2**power for power in range(12))
+"""Requests in a step: the bounds that steps are counted by."""
 
 
 class Hello(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -186,6 +188,12 @@ class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """How many of them were in the prefix cache."""
     num_preemptions: int = 0
     """Requests that gave up blocks and row to be computed again later, since the start."""
+    num_steps_by_size: tuple[int, ...] = (0,) * (len(STEP_SIZES) + 1)
+    """Steps of at most each of `STEP_SIZES` requests and more than the one before, since the
+    start; and of more than all of them.
+    """
+    num_step_requests: int = 0
+    """The sizes of all these steps together."""
 
 
 class Goodbye(msgspec.Struct, tag=True, array_like=True, frozen=True):

@@ -12,6 +12,7 @@ what that one samples for it is dropped, and its row is not used again before.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from tritonlm.engine.admission import Admission
 from tritonlm.engine.backlog import Backlog
 from tritonlm.engine.batch import Batch, Int32, build_batch
 from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.messages import Stats, Submit
+from tritonlm.engine.messages import STEP_SIZES, Stats, Submit
 from tritonlm.engine.queue import WaitingQueue
 from tritonlm.engine.request import NO_ROW, Request, lane_of
 from tritonlm.engine.running import Running
@@ -61,6 +62,8 @@ class Scheduler:
         self._admission = Admission(self._queue, self._running, config)
         self._backlog = Backlog(self._queue, config)
         self._last_batch: Batch | None = None
+        self._num_steps_by_size = [0] * (len(STEP_SIZES) + 1)
+        self._num_step_requests = 0
 
     @property
     def has_work(self) -> bool:
@@ -97,6 +100,7 @@ class Scheduler:
         self._last_batch = build_batch(self.table, rows, num_new) if rows.size else None
         if self._last_batch:
             self.table.take_off(self._last_batch.rows)
+            self._count_step(rows.size)
         return self._last_batch
 
     def advance(self, batch: Batch) -> None:
@@ -145,7 +149,13 @@ class Scheduler:
             num_prefix_tokens_looked_up=self._admission.num_prefix_tokens_looked_up,
             num_prefix_tokens_hit=self._admission.num_prefix_tokens_hit,
             num_preemptions=self._running.num_preemptions,
+            num_steps_by_size=tuple(self._num_steps_by_size),
+            num_step_requests=self._num_step_requests,
         )
+
+    def _count_step(self, num_requests: int) -> None:
+        self._num_steps_by_size[bisect_left(STEP_SIZES, num_requests)] += 1
+        self._num_step_requests += num_requests
 
     def _share_budget(
         self, rows: Int32, now_s: float

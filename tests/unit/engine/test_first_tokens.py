@@ -49,3 +49,14 @@ def test_a_request_that_waits_is_admitted_later():
         engine.submit(0, submit(key, PROMPT, 2, ignore_eos=True))
     [(_, [first_s], _, _), (_, [second_s], _, _)] = told(engine, clock)
     assert second_s > first_s
+
+
+def test_steps_are_counted_by_their_size():
+    engine = make_engine()
+    for key in (1, 2, 3):
+        engine.submit(0, submit(key, PROMPT[:3], 2, ignore_eos=True))
+    while engine.has_work:
+        engine.step()
+    stats = engine.stats()
+    assert sum(stats.num_steps_by_size[:3]) == sum(stats.num_steps_by_size) == 2
+    assert (stats.num_steps_by_size[2], stats.num_step_requests) == (2, 6)
