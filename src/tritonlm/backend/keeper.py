@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tritonlm.backend.vigil import Vigil
+from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
 from tritonlm.engine.endpoint import Endpoint
@@ -42,7 +43,7 @@ class EngineKeeper:
         self._not_before_s = 0.0
         self._backoff_s = MIN_BACKOFF_S
         self._was_ready = False
-        self._thread = threading.Thread(target=self._run, name="engine keeper", daemon=True)
+        self._thread = vital_thread(self._run, "engine keeper")
         self.num_starts = 0
 
     def start(self) -> None:
