@@ -77,6 +77,8 @@ class ModelConfig:
     """How long requests may go on when the model is unloaded or the server is told to stop."""
     server_url: str | None = None
     """The server's own HTTP address, to see that it is told to stop; unset, nobody looks."""
+    engines_of: str | None = None
+    """The model whose engines this one uses, of its own version; unset, it has engines itself."""
     run_dir: str | None = None
     """Folder of the sockets; unset, one named after the server's process."""
 

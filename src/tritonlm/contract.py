@@ -67,6 +67,7 @@ ANSWER = (
     Tensor("num_output_tokens", "INT32", (-1,)),
     Tensor("sequence_index", "INT32", (-1,)),
     Tensor("logprobs", "BYTES", (-1,)),
+    Tensor("perf_metrics", "BYTES", (-1,)),
 )
 """One value each, except for the ids, while `n` is 1 or `stream` is true.
 
@@ -88,6 +89,8 @@ MODELS = {
     "tokenize": Model((*PROMPT[:2], *OPTION_TENSORS), (Tensor("input_ids", "INT32", (-1,)),)),
     "generate": Model((*PROMPT, *OPTION_TENSORS),
                       (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN, DETOKENIZE_NUM_IDS), True),
+    # One response, for which Triton's response cache may stand in.
+    "complete": Model((*PROMPT, *OPTION_TENSORS), ANSWER),
     "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN._replace(is_optional=True),
                          DETOKENIZE_NUM_IDS._replace(is_optional=True)), ANSWER[:1]),
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),

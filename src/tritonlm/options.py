@@ -98,6 +98,7 @@ class Options:
     return_num_input_tokens: bool = _flag(True)
     return_num_output_tokens: bool = _flag(True)
     return_finish_reason: bool = _flag(True)
+    return_perf_metrics: bool = _flag(False)
     priority: str = _option("normal", "BYTES", f"one of {', '.join(PRIORITIES)}",
                             lambda v: v in PRIORITIES)
     user: str = _text(256)

@@ -119,5 +119,5 @@ def counted(metrics_url: str) -> Counter[str]:
     """How requests ended since the start, as the server counts: by finish reason or code."""
     totals: Counter[str] = Counter()
     for labels, value in samples(metrics_url, "tritonlm_requests_total"):
-        totals[labels["outcome"]] += int(value)
+        totals[labels["reason"]] += int(value)
     return totals

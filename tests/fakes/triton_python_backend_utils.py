@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,37 @@ class ResponseSender:
     def is_cancelled(self) -> bool:
         assert not self.is_final, "asked after the final flag: a crash on tritonserver 24.10"
         return self._is_cancelled
+
+
+class Metric:
+    """A counter or a gauge, among those of its family."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self.labels = dict(labels)
+        self.value = 0.0
+
+    def increment(self, amount: float) -> None:
+        assert amount >= 0, "a counter does not fall"
+        self.value += amount
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+
+class MetricFamily:
+    """All families are in `families`, by name."""
+
+    COUNTER, GAUGE = range(2)
+    families: ClassVar[dict[str, MetricFamily]] = {}
+
+    def __init__(self, name: str, description: str, kind: int) -> None:
+        self.name, self.description, self.kind = name, description, kind
+        self.metrics: list[Metric] = []
+        self.families[name] = self
+
+    def Metric(self, labels: Mapping[str, str]) -> Metric:
+        self.metrics.append(Metric(labels))
+        return self.metrics[-1]
 
 
 class InferenceRequest:

@@ -48,6 +48,7 @@ CASES = {
     "return_num_input_tokens": FLAG,
     "return_num_output_tokens": FLAG,
     "return_finish_reason": FLAG,
+    "return_perf_metrics": FLAG,
     "priority": (["urgent", "high", "normal", "low"], ["", "High", "medium", 5, None]),
     "user": (["", "a" * 256], ["a" * 257, 5, None]),
     "timeout_ms": POSITIVE,

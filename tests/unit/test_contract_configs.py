@@ -46,15 +46,19 @@ def test_every_tensor_has_a_batch_dimension(name):
 
 def test_a_model_that_streams_is_decoupled():
     python_models = [name for name in MODELS if read(name).backend == "python"]
-    assert python_models == CHAIN
+    assert {*python_models} == {*CHAIN, "complete"}
     for name in python_models:
         assert read(name).model_transaction_policy.decoupled == MODELS[name].is_decoupled
 
 
 def test_python_models_load_without_a_gpu():
-    for name in CHAIN:
+    for name in (*CHAIN, "complete"):
         [group] = read(name).instance_group
         assert group.kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+
+
+def test_complete_uses_the_engines_of_generate():
+    assert read("complete").parameters["engines_of"].string_value == "generate"
 
 
 def test_one_instance_of_detokenize_keeps_the_order():

@@ -15,22 +15,26 @@ from tritonlm.backend.server_watch import ServerWatch
 from tritonlm.backend.session import Cancellation, Refusal, Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
-from tritonlm.contract import parse_options, parse_prompt
+from tritonlm.contract import MODELS, parse_options, parse_prompt
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.errors import ServingError
+from tritonlm.options import Options
 from tritonlm.text.encoding import Encoder
 
 
 class Generate:
     """Checks and tokenises requests, and leaves them to the sending thread."""
 
+    model = MODELS["generate"]
+
     def initialize(self, args: Mapping[str, str]) -> None:
         """Return when the engines are ready."""
         config = ModelConfig.from_triton(args)
-        endpoint = Endpoint.of(config.run_dir, args["model_name"], args["model_version"])
+        engines_of = config.engines_of or args["model_name"]
+        endpoint = Endpoint.of(config.run_dir, engines_of, args["model_version"])
         self._keepers = [EngineKeeper(config, endpoint, index)
                          for index in range(config.num_engines)]
-        metrics = FrontEndMetrics(args["model_name"], args["model_instance_name"])
+        metrics = FrontEndMetrics(args["model_name"], args["model_instance_name"], engines_of)
         self._session = Session(config, endpoint, self._keepers, metrics)
         self._watch = (ServerWatch(config.server_url, args["model_name"], args["model_version"],
                                    self._session.drain) if config.server_url else None)
@@ -48,7 +52,7 @@ class Generate:
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; they are answered later, by the sending thread."""
         for request in requests:
-            answer = Answer(request)
+            answer = Answer(request, self.model)
             try:
                 self._session.put(self._admit(request, answer))
             except Exception as error:
@@ -62,6 +66,9 @@ class Generate:
         self._stop_engines()
         gc.collect()  # response senders must be gone before the stub ends
 
+    def check(self, options: Options) -> None:
+        """Raise `InvalidArgument` for what only this model does not have."""
+
     def _stop_engines(self) -> None:
         for keeper in self._keepers:
             keeper.ask_to_stop()
@@ -73,6 +80,7 @@ class Generate:
     ) -> Generation | Cancellation:
         tensors = request_tensors(request)
         options = parse_options(tensors, request_parameters(request), request.request_id())
+        self.check(options)
         if options.cancel:
             return Cancellation(answer, options.request_id)
         return self._admission.admit(answer, parse_prompt(tensors), options, self._session.limits)

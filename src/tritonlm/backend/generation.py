@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from itertools import chain
 from typing import Any
 
@@ -9,19 +11,20 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from msgspec.structs import replace
 
+from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.sequence import Part, Sequence
 from tritonlm.backend.tensors import error_response, model_response
-from tritonlm.contract import MODELS
+from tritonlm.backend.time_budget import TimeBudget
+from tritonlm.contract import Model
 from tritonlm.engine.messages import Submit
 from tritonlm.options import Options
 
-GENERATE = MODELS["generate"]
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 TEXT_OUTPUTS = frozenset({"text_output", "detokenize_ids", "detokenize_span"})
 CANCELLED_VALUES = {
     "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
     "num_input_tokens": [], "num_output_tokens": [], "sequence_index": 0, "logprobs": [],
-    "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
+    "perf_metrics": [], "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
 }
 """What a request to cancel others is answered with."""
 
@@ -32,17 +35,21 @@ class Answer:
     It is finished exactly once, with the last data or with an error.
     """
 
-    def __init__(self, request: pb_utils.InferenceRequest) -> None:
+    def __init__(self, request: pb_utils.InferenceRequest, model: Model) -> None:
+        self._model = model
         self._sender = request.get_response_sender()
         self.requested = frozenset(request.requested_output_names())
+        self.budget = TimeBudget()
         self.is_finished = False
 
     def send(self, values: dict[str, Any], is_final: bool) -> None:
         """Send the requested ones of `values`."""
         assert not self.is_finished, "a response after the final one"
         self.is_finished = is_final
-        self._sender.send(model_response(GENERATE, values, self.requested),
+        began_s = time.perf_counter()
+        self._sender.send(model_response(self._model, values, self.requested),
                           flags=FINAL if is_final else 0)
+        self.budget.send_s += time.perf_counter() - began_s
 
     def fail(self, error: Exception) -> None:
         """End with `error`."""
@@ -68,8 +75,10 @@ class Generation:
         self.keys = range(0)
         """Those of the sequences in the engine, in order."""
         self.is_submitted = False
+        self.num_prompt_tokens = submit.num_prompt_tokens
         self._submit = submit
-        self._num_prompt_tokens = submit.num_prompt_tokens
+        self._counted_s = math.nan
+        """When tokens were counted last."""
 
     @property
     def deadline_s(self) -> float:
@@ -120,13 +129,16 @@ class Generation:
             if not sequence.finish_reason:
                 sequence.end(reason)
 
-    def deliver(self) -> list[int]:
+    def deliver(self, metrics: FrontEndMetrics) -> list[int]:
         """Send what has come in if it makes responses; the final one if the request is over.
 
         Returns the keys that the engine need not go on with: a stop text has ended them.
         """
         fresh = [sequence for sequence in self.sequences if sequence.has_news]
+        self._count_tokens([sequence.num_new for sequence in fresh if sequence.num_new], metrics)
+        began_s = time.perf_counter()
         stopped = [self.keys[sequence.index] for sequence in fresh if sequence.advance()]
+        self.answer.budget.detokenize_s += time.perf_counter() - began_s
         if self.options.stream:
             may_wait = bool(TEXT_OUTPUTS & self.answer.requested)
             ready = [sequence for sequence in fresh if not (may_wait and sequence.is_held_back)]
@@ -136,6 +148,24 @@ class Generation:
         elif self.is_over:
             self._send(self.sequences, [sequence.whole() for sequence in self.sequences], 0, True)
         return stopped
+
+    def _count_tokens(self, nums_new: list[int], metrics: FrontEndMetrics) -> None:
+        """Count the new tokens of each sequence that has any."""
+        if not nums_new:
+            return
+        now_s, budget, num_new = time.monotonic(), self.answer.budget, sum(nums_new)
+        if math.isnan(self._counted_s):
+            metrics.observe("tritonlm_time_to_first_token_seconds", now_s - budget.received_s)
+            metrics.observe("tritonlm_queue_seconds", budget.queue_s)
+            metrics.count("tritonlm_prompt_tokens_total", amount=self.num_prompt_tokens)
+        else:
+            metrics.observe("tritonlm_inter_token_seconds",
+                            (now_s - self._counted_s) / num_new, num_new)
+        self._counted_s = now_s
+        metrics.count("tritonlm_output_tokens_total", amount=num_new)
+        if self.options.stream:
+            metrics.count("tritonlm_chunks_total", amount=len(nums_new))
+            metrics.count("tritonlm_coalesced_tokens_total", amount=num_new - len(nums_new))
 
     def _send(
         self, sequences: list[Sequence], parts: list[Part], chunk_index: int, is_final: bool
@@ -148,11 +178,14 @@ class Generation:
             "finish_reason": ([sequence.finish_reason for sequence in sequences]
                               if options.return_finish_reason else []),
             "num_input_tokens": (
-                [self._num_prompt_tokens] if options.return_num_input_tokens else []),
+                [self.num_prompt_tokens] if options.return_num_input_tokens else []),
             "num_output_tokens": ([sequence.num_tokens for sequence in sequences]
                                   if options.return_num_output_tokens else []),
             "sequence_index": [sequence.index for sequence in sequences],
             "logprobs": [part.logprobs for part in parts if part.logprobs],
+            "perf_metrics": [self.answer.budget.to_json(
+                self.num_prompt_tokens, self.num_output_tokens,
+            )] if is_final and options.return_perf_metrics else [],
             "detokenize_ids": np.concatenate([part.window for part in parts]),
             "detokenize_span": list(chain.from_iterable(part.span for part in parts)),
             "detokenize_num_ids": [len(part.window) for part in parts],

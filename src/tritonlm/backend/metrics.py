@@ -1,64 +1,136 @@
 """A front end's metrics at the server's /metrics; updated by the sending thread alone.
 
-Tritonserver 24.10 dies when several threads of a stub update metrics.
+Tritonserver 24.10 dies when several threads of a stub update metrics. It has counters and gauges
+and no histograms; but a histogram is nothing else than counters of a certain name and label. An
+update is a message to the server, so updates are added up and sent together now and then.
 """
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+
 import triton_python_backend_utils as pb_utils
 
+from tritonlm.backend.engines import EngineStats
+from tritonlm.backend.metric_definitions import COUNTER, GAUGE, METRICS, Definition
+from tritonlm.backend.tally import Counter, Histogram, Monotonic
 from tritonlm.engine.messages import Stats
-from tritonlm.errors import ServingError
+from tritonlm.options import PRIORITIES
 
-GAUGES = {
-    "num_running": ("tritonlm_requests_running", "Requests in the engine's batch"),
-    "num_waiting": ("tritonlm_requests_waiting", "Requests that wait for the engine"),
-    "num_blocks_used": ("tritonlm_kv_blocks_used", "Blocks of the KV cache that hold tokens"),
-    "num_blocks": ("tritonlm_kv_blocks", "Blocks of the KV cache"),
-}
+INTERVAL_S = 0.5
+"""At least, between two updates."""
 
 
 class FrontEndMetrics:
-    """Counters of one front end, and the gauges of the engines that it keeps."""
+    """What one front end counts, and the state of the engines that it keeps."""
 
-    def __init__(self, model: str, front_end: str) -> None:
+    def __init__(self, model: str, front_end: str, engines_of: str) -> None:
+        """`engines_of` is the model that the engines are called after."""
         self._labels = {"model": model, "front_end": front_end}
+        self._engine_labels = {"model": engines_of, "front_end": front_end}
         self._families: dict[str, pb_utils.MetricFamily] = {}
         self._metrics: dict[tuple[str, ...], pb_utils.Metric] = {}
+        self._counters: dict[tuple[str, ...], Counter] = defaultdict(Counter)
+        self._gauges: dict[tuple[str, ...], float] = {}
+        self._shown: dict[tuple[str, ...], float] = {}
+        self._histograms: dict[tuple[str, ...], Histogram] = {}
+        self._growths: dict[tuple[str, ...], Monotonic] = defaultdict(Monotonic)
+        self._due_s = 0.0
 
-    def count_request(self, finish_reason: str, num_output_tokens: int) -> None:
-        """A request has ended with `finish_reason`."""
-        self._count("tritonlm_requests_total", "Requests by how they ended", finish_reason)
-        self._count("tritonlm_output_tokens_total", "Tokens of finished requests", "",
-                    num_output_tokens)
+    def count(self, name: str, *labels: str, amount: float = 1) -> None:
+        """Add to a counter."""
+        self._counters[(name, *labels)].add(amount)
 
-    def count_error(self, error: Exception) -> None:
-        """A request has ended with `error`."""
-        code = error.code if isinstance(error, ServingError) else ServingError.code
-        self._count("tritonlm_requests_total", "Requests by how they ended", code.lower())
+    def observe(self, name: str, value: float, weight: float = 1) -> None:
+        """Add `value`, `weight` times, to a histogram."""
+        self._histogram(name).observe(value, weight)
 
-    def show(self, engine: int, stats: Stats, num_engine_starts: int) -> None:
-        """Set the gauges of an engine."""
-        for field, (name, description) in GAUGES.items():
-            self._gauge(name, description, engine).set(getattr(stats, field))
-        self._gauge("tritonlm_engine_starts", "Engine processes started by this front end",
-                    engine).set(num_engine_starts)
+    def show_unfinished(self, num_unfinished: int) -> None:
+        """How many requests are in the front end."""
+        self._gauges["tritonlm_requests_unfinished",] = num_unfinished
 
-    def _count(self, name: str, description: str, outcome: str, amount: float = 1) -> None:
-        label = {"outcome": outcome} if outcome else {}
-        self._metric(name, description, pb_utils.MetricFamily.COUNTER, label).increment(amount)
+    def show_engine(self, event: EngineStats) -> None:
+        """What an engine says of itself."""
+        engine, stats = str(event.engine), event.stats
+        self._show_gauges(engine, stats)
+        for name, value in (
+            ("tritonlm_prefix_tokens_total", stats.num_prefix_tokens_looked_up),
+            ("tritonlm_prefix_hit_tokens_total", stats.num_prefix_tokens_hit),
+            ("tritonlm_preemptions_total", stats.num_preemptions),
+            ("tritonlm_engine_starts_total", event.num_starts),
+        ):
+            self.count(name, engine, amount=self._growths[name, engine].growth(value))
+        steps = "tritonlm_step_requests"
+        counts = [self._growths[steps, engine, str(place)].growth(value)
+                  for place, value in enumerate(stats.num_steps_by_size)]
+        total = self._growths[steps, engine].growth(stats.num_step_requests)
+        self._histogram(steps, engine).add(counts, total)
 
-    def _gauge(self, name: str, description: str, engine: int) -> pb_utils.Metric:
-        return self._metric(name, description, pb_utils.MetricFamily.GAUGE,
-                            {"engine": str(engine)})
+    def flush(self, now_s: float | None = None) -> None:
+        """Send the server what has changed, if the last time is long enough ago."""
+        now_s = time.monotonic() if now_s is None else now_s
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + INTERVAL_S
+        for key, counter in self._counters.items():
+            self._increment(key, counter.take())
+        for key, value in self._gauges.items():
+            if self._shown.get(key) != value:
+                self._metric(key, GAUGE).set(value)
+                self._shown[key] = value
+        for (name, *labels), histogram in self._histograms.items():
+            self._push_histogram(name, labels, histogram)
 
-    def _metric(
-        self, name: str, description: str, kind: int, label: dict[str, str]
-    ) -> pb_utils.Metric:
-        """The metric of that name and label; its family is kept, since metrics die with it."""
-        if name not in self._families:
-            self._families[name] = pb_utils.MetricFamily(name, description, kind)
-        key = (name, *label.values())
+    def _show_gauges(self, engine: str, stats: Stats) -> None:
+        usage = stats.num_blocks_used / stats.num_blocks if stats.num_blocks else 0.0
+        for name, value in (
+            ("tritonlm_requests_running", stats.num_running),
+            ("tritonlm_requests_waiting", stats.num_waiting),
+            ("tritonlm_oldest_wait_seconds", stats.oldest_wait_s),
+            ("tritonlm_kv_blocks", stats.num_blocks),
+            ("tritonlm_kv_blocks_used", stats.num_blocks_used),
+            ("tritonlm_kv_cache_usage_ratio", usage),
+            ("tritonlm_step_tokens", stats.num_batch_tokens),
+        ):
+            self._gauges[name, engine] = value
+        for priority, value in zip(PRIORITIES, stats.num_waiting_by_priority, strict=True):
+            self._gauges["tritonlm_requests_waiting_by_priority", engine, priority] = value
+
+    def _histogram(self, *key: str) -> Histogram:
+        if key not in self._histograms:
+            self._histograms[key] = Histogram(METRICS[key[0]].bounds)
+        return self._histograms[key]
+
+    def _push_histogram(self, name: str, labels: list[str], histogram: Histogram) -> None:
+        counts, total = histogram.take()
+        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+        for bound, count in zip(bounds, counts, strict=True):
+            self._increment((f"{name}_bucket", *labels, bound), count)
+        self._increment((f"{name}_sum", *labels), total)
+        self._increment((f"{name}_count", *labels), counts[-1])
+
+    def _increment(self, key: tuple[str, ...], amount: float) -> None:
+        if amount or key not in self._metrics:
+            self._metric(key, COUNTER).increment(amount)
+
+    def _metric(self, key: tuple[str, ...], kind: str) -> pb_utils.Metric:
+        """The metric of a name and values of labels; it dies with its family, which is kept."""
         if key not in self._metrics:
-            self._metrics[key] = self._families[name].Metric(labels=self._labels | label)
+            name, *values = key
+            definition, labels = _look_up(name)
+            if name not in self._families:
+                self._families[name] = pb_utils.MetricFamily(
+                    name, definition.description, getattr(pb_utils.MetricFamily, kind.upper()))
+            common = self._engine_labels if "engine" in labels else self._labels
+            self._metrics[key] = self._families[name].Metric(
+                labels=common | dict(zip(labels, values, strict=True)))
         return self._metrics[key]
+
+
+def _look_up(name: str) -> tuple[Definition, tuple[str, ...]]:
+    """The definition of a metric or of a part of a histogram, and the names of its labels."""
+    if name in METRICS:
+        return METRICS[name], METRICS[name].labels
+    base, _, part = name.rpartition("_")
+    return METRICS[base], (*METRICS[base].labels, *(["le"] if part == "bucket" else []))

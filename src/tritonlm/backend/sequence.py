@@ -58,6 +58,11 @@ class Sequence:
         return len(self._ids)
 
     @property
+    def num_new(self) -> int:
+        """Output tokens that `advance` has not seen."""
+        return len(self._ids) - self._num_taken
+
+    @property
     def is_held_back(self) -> bool:
         """Whether the last ids have no text to show yet."""
         return not (self._chunk.text or self._reason)

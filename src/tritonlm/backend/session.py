@@ -17,15 +17,17 @@ from dataclasses import dataclass
 
 from tritonlm.backend.engines import EngineLost, Engines, EngineStats, Event
 from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
+from tritonlm.backend.hang_ups import HangUps
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 
 SWEEP_INTERVAL_S = 0.1
-"""How often clients that hung up, and deadlines of requests that wait for an engine, are seen."""
+"""How often deadlines of requests that wait for an engine are seen."""
 IDLE_WAIT_MS = 1000
 STOPPING = "the server is stopping, or is unloading this model; another may take the request"
 
@@ -64,9 +66,10 @@ class Session:
         self._num_keys = 0
         self._sweep_due_s = 0.0
         self._drain_due_s = math.inf
+        self._hang_ups = HangUps()
         self._is_stopping = False
         self._has_started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sending thread", daemon=True)
+        self._thread = vital_thread(self._run, "sending thread")
         self.limits = messages.Ready(0, 0)
 
     def start(self) -> None:
@@ -109,16 +112,24 @@ class Session:
     def _run(self) -> None:
         self._engines.connect()
         while not self._is_stopping:
-            self._engines.wait(int(1000 * SWEEP_INTERVAL_S) if self._generations else IDLE_WAIT_MS)
+            self._engines.wait(self._wait_ms())
             self._drain_wake()
             self._take_inbox()
             self._receive()
             self._sweep()
+            self._end_abandoned()
             self._engines.flush()
+            self._metrics.show_unfinished(len(self._generations))
+            self._metrics.flush()
         self._fail_all(Unavailable(STOPPING))
         self._take_inbox()
         self._fail_all(Unavailable(STOPPING))
         self._engines.close()
+
+    def _wait_ms(self) -> int:
+        if not self._generations:
+            return IDLE_WAIT_MS
+        return int(1000 * min(max(self._hang_ups.due_s - time.monotonic(), 0), SWEEP_INTERVAL_S))
 
     def _drain_wake(self) -> None:
         try:
@@ -131,7 +142,7 @@ class Session:
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Refusal):
-                self._refuse(item.answer, item.error)
+                self._end_with(item.answer, item.error, is_refusal=True)
             elif isinstance(item, Generation):
                 self._enter(item)
             elif self._engines.num_ready:
@@ -168,12 +179,21 @@ class Session:
             for key, *measured in zip(*logprobs.arrays(), strict=True):
                 if key in self._generations:
                     self._generations[key].sequence(key).logprobs.take(*measured)
+        if message.starts:
+            self._take_starts(message.starts, message.at_s)
         arrays = (values.tolist() for values in message.arrays())
         for key, token_id, reason in zip(*arrays, strict=True):
             generation = self._generations.get(key)
             if generation is not None:
                 generation.take(key, token_id, reason)
+                generation.answer.budget.last_token_s = message.at_s
                 fresh[generation.keys.start] = generation
+
+    def _take_starts(self, starts: messages.Starts, at_s: float) -> None:
+        arrays = (values.tolist() for values in starts.arrays())
+        for key, admitted_s, num_cached in zip(*arrays, strict=True):
+            if key in self._generations:
+                self._generations[key].answer.budget.begin(admitted_s, at_s, num_cached)
 
     def _deliver(self, fresh: dict[int, Generation]) -> None:
         for generation in fresh.values():
@@ -182,14 +202,14 @@ class Session:
     def _guard(self, generation: Generation) -> None:
         """Deliver; a request whose response cannot be made fails alone."""
         try:
-            self._engines.cancel(generation.deliver())
+            self._engines.cancel(generation.deliver(self._metrics))
         except Exception as error:
             if not generation.answer.is_finished:
                 self._fail(generation, error)
                 return
         if generation.answer.is_finished:
             self._forget(generation)
-            self._metrics.count_request(generation.finish_reason, generation.num_output_tokens)
+            self._count_end(generation.answer, "finished", generation.finish_reason)
 
     def _forget(self, generation: Generation) -> None:
         self._engines.forget(generation.keys)
@@ -203,11 +223,11 @@ class Session:
             self._fail_keys(event.request_keys(),
                             EngineFailure(f"the engine failed: {event.message}"))
         elif isinstance(event, messages.Refused):
-            self._fail_keys([event.key], Unavailable(event.message))
+            self._fail_keys([event.key], Unavailable(event.message), is_refusal=True)
         elif isinstance(event, messages.CancelReply):
             self._answer_cancellation(self._cancellations.pop(event.key), event.num_cancelled)
         elif isinstance(event, EngineStats):
-            self._metrics.show(event.engine, event.stats, event.num_starts)
+            self._metrics.show_engine(event)
 
     def _gain_engine(self, limits: messages.Ready) -> None:
         """An engine is ready: give it what has waited for one."""
@@ -223,33 +243,43 @@ class Session:
         self._fail_keys(lost.keys, Unavailable("the engine was lost while it worked on this "
                                                "request; another is being started, retry"))
 
-    def _fail_keys(self, keys: Sequence[int], error: ServingError) -> None:
+    def _fail_keys(
+        self, keys: Sequence[int], error: ServingError, is_refusal: bool = False
+    ) -> None:
         for key in keys:
             if key in self._generations:
-                self._fail(self._generations[key], error)
+                self._fail(self._generations[key], error, is_refusal)
 
     def _fail_all(self, error: ServingError) -> None:
         for generation in self._unfinished():
             self._fail(generation, error)
         for cancellation in self._cancellations.values():
-            self._refuse(cancellation.answer, error)
+            self._end_with(cancellation.answer, error, is_refusal=False)
         self._cancellations.clear()
 
     def _unfinished(self) -> list[Generation]:
         return [generation for key, generation in self._generations.items()
                 if key == generation.keys.start]
 
-    def _fail(self, generation: Generation, error: Exception) -> None:
+    def _fail(
+        self, generation: Generation, error: Exception, is_refusal: bool = False
+    ) -> None:
         self._engines.cancel(generation.keys)
         self._forget(generation)
-        self._refuse(generation.answer, error)
+        self._end_with(generation.answer, error, is_refusal)
 
-    def _refuse(self, answer: Answer, error: Exception) -> None:
-        self._metrics.count_error(error)
+    def _end_with(self, answer: Answer, error: Exception, is_refusal: bool) -> None:
         answer.fail(error)
+        code = error.code if isinstance(error, ServingError) else ServingError.code
+        self._count_end(answer, "refused" if is_refusal else "failed", code.lower())
+
+    def _count_end(self, answer: Answer, outcome: str, reason: str) -> None:
+        self._metrics.count("tritonlm_requests_total", outcome, reason)
+        self._metrics.observe("tritonlm_request_seconds",
+                              time.monotonic() - answer.budget.received_s)
 
     def _sweep(self) -> None:
-        """Look after clients that hung up, and after those who wait for an engine."""
+        """Look after requests that wait for an engine, or for the end of the server."""
         now_s = time.monotonic()
         if now_s < self._sweep_due_s or not self._generations:
             return
@@ -260,13 +290,17 @@ class Session:
         if len(failures) == self._config.num_engines:
             self._fail_all(Unavailable(f"the engine cannot be started: {failures[0]}"))
         for generation in self._unfinished():
-            if generation.answer.is_abandoned():
-                self._engines.cancel(generation.keys)
-                generation.end("cancelled")
-            elif not generation.is_submitted and generation.deadline_s <= now_s:
+            if not generation.is_submitted and generation.deadline_s <= now_s:
                 generation.end("deadline")
             if generation.is_over:
                 self._guard(generation)
+
+    def _end_abandoned(self) -> None:
+        """End the requests whose clients have hung up."""
+        for generation in self._hang_ups.find(self._unfinished):
+            self._engines.cancel(generation.keys)
+            generation.end("cancelled")
+            self._guard(generation)
 
     def _cancel_waiting(self, cancellation: Cancellation) -> None:
         """Cancel among the requests that wait for an engine."""
@@ -279,7 +313,8 @@ class Session:
 
     def _answer_cancellation(self, cancellation: Cancellation, num_cancelled: int) -> None:
         if num_cancelled == 0:
-            self._refuse(cancellation.answer, NotFound(
-                f"request_id: no request {cancellation.request_id!r} is running"))
+            self._end_with(cancellation.answer, NotFound(
+                f"request_id: no request {cancellation.request_id!r} is running"), is_refusal=True)
             return
         cancellation.answer.send(CANCELLED_VALUES, is_final=True)
+        self._count_end(cancellation.answer, "finished", "cancel")

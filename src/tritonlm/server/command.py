@@ -16,7 +16,7 @@ from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
 SERVE_CONTEXT = {"auto_envvar_prefix": ENV_PREFIX.rstrip("_")}
-SET_BY_LAUNCHER = frozenset({"run_dir", "server_url", "drain_timeout_s"})
+SET_BY_LAUNCHER = frozenset({"run_dir", "engines_of", "server_url", "drain_timeout_s"})
 
 
 def serve(**values: Any) -> None:

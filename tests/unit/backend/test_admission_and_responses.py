@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from tritonlm.backend.admission import Admission
 from tritonlm.backend.generation import Answer
 from tritonlm.backend.logprobs import LEAST_LOGPROB
+from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.config import ModelConfig
 from tritonlm.contract import FINISH_REASONS, MODELS, Prompt
 from tritonlm.engine.messages import Ready
@@ -28,6 +29,7 @@ LIMITS = Ready(max_model_len=100, vocab_size=TOKENIZER.get_vocab_size())
 LENGTH, STOP = FINISH_REASONS.index("length"), FINISH_REASONS.index("stop")
 FIRST_KEY = 41
 PROMPT = Prompt(text="The cat")
+METRICS = FrontEndMetrics("generate", "generate_0", "generate")
 THE, CAT, SAT, ON = (TOKENIZER.encode(text, add_special_tokens=False).ids[0]
                      for text in ("The", " cat", " sat", " on"))
 
@@ -44,7 +46,8 @@ def admission(tmp_path_factory):
 def begin(admission):
     def begin(outputs=OUTPUTS, **options):
         request = pb_utils.InferenceRequest({}, outputs=outputs)
-        generation = admission.admit(Answer(request), PROMPT, Options(**options), LIMITS)
+        answer = Answer(request, MODELS["generate"])
+        generation = admission.admit(answer, PROMPT, Options(**options), LIMITS)
         generation.enter(FIRST_KEY)
         return generation, request.sender
 
@@ -61,7 +64,7 @@ def take(generation, *news):
     """News are (sequence, token id, reason code)."""
     for index, token_id, reason in news:
         generation.take(FIRST_KEY + index, token_id, reason)
-    return generation.deliver()
+    return generation.deliver(METRICS)
 
 
 def test_sequences_differ_in_key_and_seed_and_measure_the_prompt_once(begin):
@@ -99,14 +102,14 @@ def test_options_reach_the_engine(begin):
 ])
 def test_a_server_may_allow_less_than_the_model_can_do(admission, limits, options, message):
     tight = Admission(replace(admission._config, **limits), admission._encoder)
-    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS))
+    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS), MODELS["generate"])
     with pytest.raises(InvalidArgument, match=message):
         tight.admit(answer, PROMPT, Options(**options), LIMITS)
 
 
 def test_max_tokens_is_by_default_within_what_the_server_allows(admission):
     tight = Admission(replace(admission._config, max_output_tokens=5), admission._encoder)
-    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS))
+    answer = Answer(pb_utils.InferenceRequest({}, outputs=OUTPUTS), MODELS["generate"])
     generation = tight.admit(answer, PROMPT, Options(), LIMITS)
     generation.enter(FIRST_KEY)
     assert generation.submissions()[0].max_tokens == 5
@@ -168,7 +171,7 @@ def test_what_is_over_keeps_its_reason(begin):
     generation, sender = begin(n=2)
     take(generation, (0, THE, LENGTH))
     generation.end("cancelled")
-    generation.deliver()
+    generation.deliver(METRICS)
     assert said(sender)[0]["finish_reason"] == [b"length", b"cancelled"]
 
 
@@ -212,7 +215,7 @@ def test_a_prompt_is_measured_once_even_if_it_was_computed_twice(begin):
 def test_a_request_that_ends_before_its_prompt_is_measured_says_so(begin):
     generation, sender = begin(prompt_logprobs=0)
     generation.end("deadline")
-    generation.deliver()
+    generation.deliver(METRICS)
     assert set(json.loads(said(sender)[0]["logprobs"][0])["prompt"]) == {None}
 
 

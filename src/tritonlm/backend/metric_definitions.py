@@ -1,0 +1,68 @@
+"""Names and meanings of the metrics; docs/metrics.md is held to them by a test."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tritonlm.engine.messages import STEP_SIZES
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TOKEN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Definition(NamedTuple):
+    """A metric as Prometheus knows it; all have the labels `model` and `front_end` too."""
+
+    kind: str
+    description: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+METRICS = {
+    "tritonlm_requests_total": Definition(
+        COUNTER, "Requests by how they ended", ("outcome", "reason")),
+    "tritonlm_requests_unfinished": Definition(
+        GAUGE, "Requests in this front end, running, waiting or without an engine"),
+    "tritonlm_prompt_tokens_total": Definition(
+        COUNTER, "Tokens of prompts whose first token came"),
+    "tritonlm_output_tokens_total": Definition(COUNTER, "Tokens that engines have made"),
+    "tritonlm_chunks_total": Definition(COUNTER, "Groups of a stream's tokens that went together"),
+    "tritonlm_coalesced_tokens_total": Definition(
+        COUNTER, "Tokens of streams that travelled with an earlier one"),
+    "tritonlm_time_to_first_token_seconds": Definition(
+        HISTOGRAM, "From a request's arrival until its first token is sent",
+        bounds=LATENCY_BOUNDS_S),
+    "tritonlm_inter_token_seconds": Definition(
+        HISTOGRAM, "Time per token after the first", bounds=TOKEN_BOUNDS_S),
+    "tritonlm_request_seconds": Definition(
+        HISTOGRAM, "From a request's arrival to its end", bounds=LATENCY_BOUNDS_S),
+    "tritonlm_queue_seconds": Definition(
+        HISTOGRAM, "From a request's arrival until the engine begins", bounds=LATENCY_BOUNDS_S),
+    "tritonlm_requests_running": Definition(GAUGE, "Requests in the engine's batch", ("engine",)),
+    "tritonlm_requests_waiting": Definition(
+        GAUGE, "Requests that wait for a place in the batch", ("engine",)),
+    "tritonlm_requests_waiting_by_priority": Definition(
+        GAUGE, "The same, by class", ("engine", "priority")),
+    "tritonlm_oldest_wait_seconds": Definition(
+        GAUGE, "How long the request has waited that has waited longest", ("engine",)),
+    "tritonlm_kv_blocks": Definition(GAUGE, "Blocks of the KV cache", ("engine",)),
+    "tritonlm_kv_blocks_used": Definition(
+        GAUGE, "Blocks of the KV cache that requests hold", ("engine",)),
+    "tritonlm_kv_cache_usage_ratio": Definition(
+        GAUGE, "Share of the KV cache that requests hold, 0 to 1", ("engine",)),
+    "tritonlm_step_requests": Definition(
+        HISTOGRAM, "Requests in a step of the engine", ("engine",),
+        tuple(map(float, STEP_SIZES))),
+    "tritonlm_step_tokens": Definition(
+        GAUGE, "Tokens in the engine's last step, 0 when nothing runs", ("engine",)),
+    "tritonlm_prefix_tokens_total": Definition(
+        COUNTER, "Tokens of admitted prompts, looked up in the prefix cache", ("engine",)),
+    "tritonlm_prefix_hit_tokens_total": Definition(
+        COUNTER, "How many of them were there", ("engine",)),
+    "tritonlm_preemptions_total": Definition(
+        COUNTER, "Requests that gave up their blocks to be computed again", ("engine",)),
+    "tritonlm_engine_starts_total": Definition(
+        COUNTER, "Engine processes started by this front end", ("engine",)),
+}
