@@ -17,6 +17,7 @@ from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
 Places = NDArray[np.intp]
+NO_PLACES: Places = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -16,7 +15,8 @@ from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.paged import PagedAttention
 from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache
-from tritonlm.engine.choosing import Places, choose, last_places
+from tritonlm.engine.choosing import NO_PLACES, Places, choose, last_places
+from tritonlm.engine.drawing import draw
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.logprobs import prompt_places
 from tritonlm.engine.step_inputs import StepBuffer, StepInputs
@@ -45,12 +45,14 @@ class Launched:
 
 @dataclass(frozen=True)
 class _Computed:
-    """What the model makes of a step's tokens."""
+    """What a step leaves on the device."""
 
     token_ids: torch.Tensor
     """int64 [T], those that were sampled a step before included."""
     logits: torch.Tensor
-    """float32 [as many as were wanted, V]"""
+    """As many as were wanted, in the type of the model, [n, V]."""
+    drawn: torch.Tensor
+    """Tokens, int64 [n]; those of `batch.sampled`, then of padding."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,6 @@ class _Graph:
     buffer: StepBuffer
     graph: torch.cuda.CUDAGraph
     computed: _Computed
-    greedy: torch.Tensor
-    """The most likely tokens, int64 [size]."""
 
 
 class CudaRunner:
@@ -78,24 +78,29 @@ class CudaRunner:
         self._model, self._table, self._config = model, table, config
         self._cache = KVCache(model.layers, num_blocks * config.block_size, model.dtype,
                               model.device)
-        self._num_rows = table.num_tokens.size
         self._max_requests = config.max_num_seqs
         most_kv_heads = max(shape.num_kv_heads for shape in model.layers.values())
         self._arrivals = torch.zeros(self._max_requests * most_kv_heads, dtype=torch.int32,
                                      device=model.device)
-        self._last_token = torch.zeros(self._num_rows + 1, dtype=torch.int64, device=model.device)
-        self._forward = _bind_forward(model)
+        self._last_token = torch.zeros(table.num_rows + 1, dtype=torch.int64, device=model.device)
+        self._forward = self._forward_one = _bind_forward(model)
         self._graphs: list[_Graph] = []
-        self._mixed = self._make_buffer(config.max_num_batched_tokens, self._max_requests)
+        # A batch of more requests or of one token would be compiled for that number alone.
+        self._mixed = self._make_buffer(max(config.max_num_batched_tokens, 2),
+                                        max(self._max_requests, 2))
 
     def compile(self) -> None:
         """Have the model compiled, for one token and for any number of them."""
         # The numbers of tokens and of requests are not one number where they happen to be equal.
         torch.fx.experimental._config.use_duck_shape = False
+        # Products with one token become reductions, as fast as memory.
+        self._forward_one = torch.compile(self._forward, dynamic=False,
+                                          options={"coordinate_descent_tuning": True})
         self._forward = torch.compile(self._forward)
         with torch.inference_mode():
-            for size in (1, 3):
-                self._compute(self._make_padding(size).inputs(size, size, True), self._first(size))
+            # What is compiled for any number suits this one best.
+            for size in (1, max(self._max_requests, 2)):
+                self._compute(self._make_buffer(size, size).inputs(size, size, is_decode=True))
 
     def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
         """Capture a graph for each of a range of batch sizes, the largest first."""
@@ -109,54 +114,52 @@ class CudaRunner:
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Launched:
         """Start `batch` after what was launched before."""
-        places, num_requests = prompt_places(batch, self._table), batch.rows.size
+        places = prompt_places(batch, self._table)
         graph = None if places.size else self._find_graph(batch)
         if graph is None:
-            computed = self._run(batch, np.concatenate((places, last_places(batch))))
+            computed = self._run(batch, places)
         else:
             graph.buffer.fill(batch)
             graph.graph.replay()
-            if self._is_greedy(batch):
-                return self._read_back(graph.greedy[:num_requests], ())
-            computed = _Computed(graph.computed.token_ids, graph.computed.logits[:num_requests])
+            computed = graph.computed
+        num_drawn, rows = batch.sampled.size, batch.rows[batch.sampled]
+        if self._table.sampling.is_drawable[rows].all() and not places.size:
+            return self._read_back(computed.drawn[:num_drawn], ())
         newest = computed.token_ids[self._to_device(last_places(batch))]
-        chosen = choose(computed.logits, batch, self._table, places, newest)
-        self._last_token[self._to_device(batch.rows[batch.sampled]).long()] = chosen.token_ids
+        logits = computed.logits[: places.size + num_drawn].float()
+        chosen = choose(logits, batch, self._table, places, newest)
+        self._last_token[self._to_device(rows).long()] = chosen.token_ids
         return self._read_back(chosen.token_ids, chosen.logprobs)
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> torch.Tensor:
         """What the model predicts after the last token of each of `batch.sampled`, float32."""
-        return self._run(batch, last_places(batch)).logits
+        return self._run(batch, NO_PLACES).logits[: batch.sampled.size].float()
 
-    def _run(self, batch: Batch, wanted: Places) -> _Computed:
-        """Compute any batch, with the logits after its tokens `wanted`."""
+    def _run(self, batch: Batch, places: Places) -> _Computed:
+        """Compute any batch, with the logits after its tokens `places` in front."""
         self._mixed.fill(batch)
-        # As many requests as there may be, most of them padding, and as many logits at least:
-        # so the compiled code has no case of one.
-        inputs = self._mixed.inputs(batch.token_ids.size, self._max_requests, is_decode=False)
-        num_padding = max(self._max_requests - wanted.size, 0)
-        padded = self._to_device(np.pad(wanted, (0, num_padding)))
-        computed = self._compute(inputs, padded)
-        return _Computed(computed.token_ids, computed.logits[: wanted.size])
+        inputs = self._mixed.inputs(max(batch.token_ids.size, 2), max(self._max_requests, 2),
+                                    is_decode=False)
+        return self._compute(inputs, self._to_device(places) if places.size else None)
 
-    def _compute(self, inputs: StepInputs, wanted: torch.Tensor) -> _Computed:
+    def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
+        """Run the model and draw, with the logits after the tokens `places` in front of others."""
         sampled_before = self._last_token[inputs.token_rows.clamp(min=0).long()]
         token_ids = torch.where(inputs.token_rows >= 0, sampled_before, inputs.token_ids.long())
+        wanted = inputs.places.long() if places is None else torch.cat((places, inputs.places))
         arguments = (token_ids[None], inputs.positions.long()[None], wanted)
-        if token_ids.numel() > 1:
+        is_one = token_ids.numel() == 1
+        if not is_one:
             for argument, dim in zip(arguments, (1, 1, 0), strict=True):
                 torch._dynamo.mark_dynamic(argument, dim)
         attention = PagedAttention(self._cache, self._config.block_size, inputs.paged,
                                    self._arrivals)
         with use_attention(attention):
-            return _Computed(token_ids, self._forward(*arguments).float())
-
-    def _is_greedy(self, batch: Batch) -> bool:
-        """Whether the most likely tokens are all that is asked for."""
-        options, rows = self._table.sampling, batch.rows
-        return not ((options.temperature[rows] > 0) | options.changes_logits[rows]
-                    | (options.num_logprobs[rows] >= 0)).any()
+            logits = (self._forward_one if is_one else self._forward)(*arguments)
+        drawn = draw(logits[-inputs.rows.numel() :], inputs.draws)
+        self._last_token[inputs.rows.long()] = drawn
+        return _Computed(token_ids, logits, drawn)
 
     def _read_back(self, tokens: torch.Tensor, logprobs: Sequence[TokenLogprobs]) -> Launched:
         """Start the way back to the host."""
@@ -172,36 +175,16 @@ class CudaRunner:
         return next((graph for graph in self._graphs if graph.size >= batch.rows.size), None)
 
     def _capture(self, size: int, pool: Any) -> _Graph:
-        buffer, wanted = self._make_padding(size), self._first(size)
-        inputs = buffer.inputs(size, size, is_decode=True)
-
-        def step() -> tuple[_Computed, torch.Tensor]:
-            computed = self._compute(inputs, wanted)
-            greedy = computed.logits.argmax(dim=-1)
-            self._last_token[inputs.rows.long()] = greedy
-            return computed, greedy
-
-        step()  # what is compiled at the first call must not be captured
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            computed, greedy = step()
-        return _Graph(size, buffer, graph, computed, greedy)
-
-    def _make_padding(self, size: int) -> StepBuffer:
-        """A buffer of `size` requests, all of them padding."""
         buffer = self._make_buffer(size, size)
         inputs = buffer.inputs(size, size, is_decode=True)
-        inputs.token_rows.fill_(-1)
-        inputs.paged.slots.fill_(-1)
-        inputs.rows.fill_(self._num_rows)
-        return buffer
+        self._compute(inputs)  # what is compiled at the first call must not be captured
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            computed = self._compute(inputs)
+        return _Graph(size, buffer, graph, computed)
 
     def _make_buffer(self, num_tokens: int, num_requests: int) -> StepBuffer:
-        return StepBuffer(num_tokens, num_requests, self._table.block_tables.shape[1],
-                          self._num_rows, self._model.device)
-
-    def _first(self, count: int) -> torch.Tensor:
-        return torch.arange(count, device=self._model.device)
+        return StepBuffer(num_tokens, num_requests, self._table, self._model.device)
 
     def _to_device(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._model.device, non_blocking=True)

@@ -13,7 +13,7 @@ from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.reference import ReferenceAttention
 from tritonlm.engine.batch import Batch
 from tritonlm.engine.cache import KVCache, bytes_per_slot
-from tritonlm.engine.choosing import Places, choose, last_places
+from tritonlm.engine.choosing import NO_PLACES, Places, choose, last_places
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.logprobs import prompt_places
 from tritonlm.engine.step_runner import FinishedStep
@@ -23,7 +23,6 @@ from tritonlm.errors import InvalidArgument
 GPU_MEMORY_SHARE = 0.85
 CPU_CACHE_BYTES = 2**30
 MIN_CACHED_TOKENS = 32
-NO_PLACES: Places = np.zeros(0, np.intp)
 
 
 class Runner:

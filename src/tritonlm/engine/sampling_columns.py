@@ -12,18 +12,21 @@ MAX_BANNED = 2 * MAX_BAD_WORDS
 """Banned token sequences of a request: each text with and without a space before it."""
 NOTHING = -1
 """Where there is no token."""
+NUM_DRAW_WORDS = 6
 
 
 class SamplingColumns:
     """How each of `num_rows` requests wants its tokens drawn."""
 
     def __init__(self, num_rows: int) -> None:
-        self.temperature = np.zeros(num_rows, np.float32)
-        self.top_p = np.ones(num_rows, np.float32)
-        self.top_k = np.zeros(num_rows, np.int32)
-        self.min_p = np.zeros(num_rows, np.float32)
+        self.draw_words = np.zeros((num_rows, NUM_DRAW_WORDS), np.int32)
+        """The options below that a kernel draws by, side by side: one gather brings them all."""
+        floats = self.draw_words.view(np.float32)
+        self.temperature, self.top_p, self.min_p = floats[:, 0], floats[:, 1], floats[:, 2]
+        self.top_k = self.draw_words[:, 3]
+        self.seed = self.draw_words[:, 4:].view(np.uint64)[:, 0]
+        self.top_p[:] = 1
         self.typical_p = np.ones(num_rows, np.float32)
-        self.seed = np.zeros(num_rows, np.uint64)
         self.repetition_penalty = np.ones(num_rows, np.float32)
         self.presence_penalty = np.zeros(num_rows, np.float32)
         self.frequency_penalty = np.zeros(num_rows, np.float32)
@@ -41,6 +44,8 @@ class SamplingColumns:
         self.has_penalty = np.zeros(num_rows, np.bool_)
         self.changes_logits = np.zeros(num_rows, np.bool_)
         """Whether there is a penalty, bias, ban or `min_tokens`."""
+        self.is_drawable = np.ones(num_rows, np.bool_)
+        """Whether a kernel that knows `draw_words` and the model's logits alone can draw."""
         self.is_plain = np.ones(num_rows, np.bool_)
         """Whether the most likely tokens are all that is asked for."""
 
@@ -56,8 +61,9 @@ class SamplingColumns:
                                  or request.frequency_penalty != 0)
         self.changes_logits[row] = (self.has_penalty[row] or request.min_tokens > 0
                                     or self.num_biased[row] > 0 or self.num_banned[row] > 0)
-        self.is_plain[row] = (request.temperature == 0 and not self.changes_logits[row]
-                              and request.num_logprobs < 0 and request.num_prompt_logprobs < 0)
+        self.is_drawable[row] = (request.typical_p == 1 and not self.changes_logits[row]
+                                 and request.num_logprobs < 0 and request.num_prompt_logprobs < 0)
+        self.is_plain[row] = request.temperature == 0 and self.is_drawable[row]
 
     def penalties(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Repetition, presence and frequency penalty of `rows`, float32 [n, 3]."""

@@ -22,6 +22,7 @@ class RequestTable:
     def __init__(
         self, num_rows: int, max_model_len: int, block_size: int, eos_ids: NDArray[np.int32]
     ) -> None:
+        self.num_rows = num_rows
         self.block_size = block_size
         self._eos_ids = eos_ids
         self.requests: list[Request | None] = [None] * num_rows

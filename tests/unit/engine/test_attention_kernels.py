@@ -167,11 +167,30 @@ def starts(lengths: list[int]) -> torch.Tensor:
     return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=DEVICE)
 
 
+def take_newest(cache: PagedCache) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last key and value of each request, which are in the cache no more; views."""
+    layer = cache.layer
+    fused = random(len(cache.context_lens), layer.kv_heads, layer.key_dim + layer.value_dim + 8,
+                   dtype=layer.dtype)
+    new_keys, new_values = fused[..., : layer.key_dim], fused[..., 8 + layer.key_dim:]
+    for row, (keys, values) in enumerate(cache.contents):
+        if len(keys):
+            new_keys[row], new_values[row] = keys[-1], values[-1]
+            block, place = divmod(int(cache.slots(row)[-1]), layer.block_size)
+            cache.keys[block, place] = cache.values[block, place] = torch.nan
+    return new_keys, new_values
+
+
 def run_decode(cache: PagedCache, query: torch.Tensor) -> torch.Tensor:
     arrivals = new_arrivals(cache)
-    out = decode_attention(query, cache.keys, cache.values, cache.block_tables,
-                           cache.device_context_lens, arrivals, *cache.layer.options)
+    before = cache.keys.clone(), cache.values.clone()
+    new_keys, new_values = take_newest(cache)
+    out = decode_attention(query, new_keys, new_values, cache.keys, cache.values,
+                           cache.block_tables, cache.device_context_lens, arrivals,
+                           *cache.layer.options)
     assert not arrivals.any()
+    for stored, old in zip((cache.keys, cache.values), before, strict=True):
+        assert torch.equal(stored.nan_to_num(9.5), old.nan_to_num(9.5))
     return out
 
 
@@ -222,7 +241,7 @@ def test_decode_is_the_same_however_it_is_cut(tile: int, programs_per_processor:
     arrivals = new_arrivals(cache)
     tuning = DecodeTuning(tile, 4, 2, programs_per_processor)
     for _ in range(2):
-        out = decode(query, cache.keys, cache.values, cache.block_tables,
+        out = decode(query, *take_newest(cache), cache.keys, cache.values, cache.block_tables,
                      cache.device_context_lens, arrivals, *layer.options, tuning)
         assert_close(out, cache.expected(query, [1] * 3))
 
@@ -314,10 +333,11 @@ def _step(
     query_starts: torch.Tensor, context_lens: torch.Tensor, arrivals: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One query per request, through both kernels."""
-    write_cache(keys, values, slots, new_keys * 2, new_values * 2)
-    return (decode_attention(query + 1, keys, values, block_tables, context_lens, arrivals, 0.1),
-            prefill_attention(query + 1, keys, values, block_tables, query_starts, context_lens,
-                              0.1))
+    decoded = decode_attention(query + 1, new_keys * 2, new_values * 2, keys, values,
+                               block_tables, context_lens, arrivals, 0.1)
+    write_cache(keys, values, slots, new_keys * 3, new_values * 3)
+    return decoded, prefill_attention(query + 1, keys, values, block_tables, query_starts,
+                                      context_lens, 0.1)
 
 
 def _step_arguments(cache: PagedCache) -> tuple[torch.Tensor, ...]:
@@ -350,8 +370,9 @@ def test_fake_tensors_and_schemas_are_true(operator: torch.library.CustomOpDef) 
     arguments = {
         write_cache: (cache.keys, cache.values, torch.tensor([3, 40], device=DEVICE),
                       *(random(2, 2, dim, dtype=layer.dtype) for dim in (32, 16))),
-        decode_attention: (query, cache.keys, cache.values, cache.block_tables,
-                           cache.device_context_lens, new_arrivals(cache), 0.1),
+        decode_attention: (query, *take_newest(cache), cache.keys, cache.values,
+                           cache.block_tables, cache.device_context_lens, new_arrivals(cache),
+                           0.1),
         prefill_attention: (query, cache.keys, cache.values, cache.block_tables, starts([1, 1]),
                             cache.device_context_lens, 0.1),
     }[operator]

@@ -1,8 +1,8 @@
-"""Attention of one query per request over its paged keys and values, spread over the device.
+"""Attention of one token per request over its paged keys and values, spread over the device.
 
-Contexts are cut into splits of equal work, found on the device from the context lengths, so that
-one captured launch suits any lengths. The program that finishes a request's last split joins the
-results of all of them.
+The token's own key and value are stored in the cache first. Contexts are cut into splits of equal
+work, found on the device from the context lengths, so that one captured launch suits any lengths.
+The program that finishes a request's last split joins the results of all of them.
 """
 # Kernels are not Python: their arguments have no types that it knows.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -49,29 +49,32 @@ class DecodeTuning:
     """How many the device should have when few requests have to fill it."""
 
 
-@torch.library.custom_op("tritonlm::decode_attention", mutates_args=())
+@torch.library.custom_op("tritonlm::decode_attention",
+                         mutates_args=("keys", "values", "arrivals"))
 def decode_attention(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block_tables: torch.Tensor,
-    context_lens: torch.Tensor, arrivals: torch.Tensor, scale: float,
-    window: int | None = None, softcap: float | None = None,
+    query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    arrivals: torch.Tensor, scale: float, window: int | None = None, softcap: float | None = None,
 ) -> torch.Tensor:
-    """Attend with `query` [B, heads, dim], each the last token of its request.
+    """Store the last token of each request and attend with it.
 
-    The caches are [blocks, block size, KV heads, dim], block size a power of two, contiguous in
-    dim alone; `block_tables` int32 [B, most blocks] and `context_lens` int32 [B] say what is in
-    them, and are read on the device. `arrivals` int32 [at least B * KV heads] is zero before and
-    after. Returns [B, heads, value dim]: zeros where the context is empty.
+    `query` is [B, heads, dim], `new_keys` and `new_values` [B, KV heads, dim]. The caches are
+    [blocks, block size, KV heads, dim], block size a power of two, contiguous in dim alone;
+    `block_tables` int32 [B, most blocks] and `context_lens` int32 [B], the new tokens counted,
+    say what is in them, and are read on the device. `arrivals` int32 [at least B * KV heads] is
+    zero before and after. Returns [B, heads, value dim]: zeros where the context is empty, and
+    then nothing is stored.
     """
     layer = Layer.of(query, keys, values, window, softcap)
-    return decode(query, keys, values, block_tables, context_lens, arrivals, scale, window,
-                  softcap, choose_tuning(layer, keys.dtype))
+    return decode(query, new_keys, new_values, keys, values, block_tables, context_lens, arrivals,
+                  scale, window, softcap, choose_tuning(layer, keys.dtype))
 
 
 @decode_attention.register_fake
 def _(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block_tables: torch.Tensor,
-    context_lens: torch.Tensor, arrivals: torch.Tensor, scale: float,
-    window: int | None = None, softcap: float | None = None,
+    query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    arrivals: torch.Tensor, scale: float, window: int | None = None, softcap: float | None = None,
 ) -> torch.Tensor:
     return query.new_empty(*query.shape[:2], values.shape[3])
 
@@ -88,9 +91,10 @@ def choose_tuning(layer: Layer, dtype: torch.dtype) -> DecodeTuning:
 
 
 def decode(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block_tables: torch.Tensor,
-    context_lens: torch.Tensor, arrivals: torch.Tensor, scale: float, window: int | None,
-    softcap: float | None, tuning: DecodeTuning,
+    query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    arrivals: torch.Tensor, scale: float, window: int | None, softcap: float | None,
+    tuning: DecodeTuning,
 ) -> torch.Tensor:
     """`decode_attention` with a tuning of one's own."""
     layer = Layer.of(query, keys, values, window, softcap)
@@ -102,9 +106,10 @@ def decode(
     averages = query.new_empty(num_splits, num_heads, layer.values.dim, dtype=torch.float32)
     weights = query.new_empty(num_splits, num_heads, dtype=torch.float32)
     _decode[num_kv_heads, num_splits](
-        out, query, keys, values, block_tables, context_lens, averages, weights, arrivals,
-        num_requests, num_spare, *score_units(scale, softcap),
-        query.stride(0), query.stride(1), block_tables.stride(0),
+        out, query, new_keys, new_values, keys, values, block_tables, context_lens, averages,
+        weights, arrivals, num_requests, num_spare, *score_units(scale, softcap),
+        query.stride(0), query.stride(1), *new_keys.stride(), *new_values.stride(),
+        block_tables.stride(0),
         LAYER=layer, REQUESTS=_request_places(num_requests),
         ROWS=max(layer.padded_group, MIN_ROWS), TILE=tuning.tile,
         CHUNK=max(JOINED_ELEMENTS // (layer.padded_group * layer.values.padded_dim), 1),
@@ -128,9 +133,11 @@ def _request_places(num_requests: int) -> int:
 
 @triton.jit(do_not_specialize=["num_requests", "num_spare"])
 def _decode(
-    out_ptr, query_ptr, keys_ptr, values_ptr, block_tables_ptr, context_lens_ptr,
-    averages_ptr, weights_ptr, arrivals_ptr, num_requests, num_spare, slope, unit,
-    query_stride, query_head_stride, table_stride,
+    out_ptr, query_ptr, new_keys_ptr, new_values_ptr, keys_ptr, values_ptr, block_tables_ptr,
+    context_lens_ptr, averages_ptr, weights_ptr, arrivals_ptr, num_requests, num_spare, slope,
+    unit, query_stride, query_head_stride, new_key_stride, new_key_head_stride,
+    new_key_dim_stride, new_value_stride, new_value_head_stride, new_value_dim_stride,
+    table_stride,
     LAYER: tl.constexpr, REQUESTS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
@@ -147,11 +154,18 @@ def _decode(
     query = load_rows(
         query_ptr + wide_request * query_stride, (head * LAYER.group + rows) * query_head_stride,
         is_mine, LAYER.keys.dim, LAYER.keys.padded_dim)
-    average, weight = _attend_split(
-        query, keys_ptr + head * LAYER.keys.head_stride,
-        values_ptr + head * LAYER.values.head_stride,
-        block_tables_ptr + wide_request * table_stride, num_keys, num_splits, split, slope, unit,
-        LAYER, ROWS, TILE)
+    table_ptr = block_tables_ptr + wide_request * table_stride
+    keys_ptr += head * LAYER.keys.head_stride
+    values_ptr += head * LAYER.values.head_stride
+    if (split == num_splits - 1) & (num_keys > 0):
+        new_keys_ptr += wide_request * new_key_stride + head * new_key_head_stride
+        new_values_ptr += wide_request * new_value_stride + head * new_value_head_stride
+        _store_newest(keys_ptr, new_keys_ptr, new_key_dim_stride, table_ptr, num_keys, LAYER.keys)
+        _store_newest(values_ptr, new_values_ptr, new_value_dim_stride, table_ptr, num_keys,
+                      LAYER.values)
+        tl.debug_barrier()  # all threads see what each of them has stored
+    average, weight = _attend_split(query, keys_ptr, values_ptr, table_ptr, num_keys, num_splits,
+                                    split, slope, unit, LAYER, ROWS, TILE)
     out_ptr += (wide_request * num_heads + head) * LAYER.group * LAYER.values.dim
     if num_splits == 1:
         store_rows(out_ptr, rows * LAYER.values.dim, is_mine, average,
@@ -192,6 +206,18 @@ def _find_split(
     is_mine = requests == request
     return (request, tl.sum(tl.where(is_mine, num_keys, 0)),
             tl.sum(tl.where(is_mine, num_splits, 0)), split)
+
+
+@triton.jit
+def _store_newest(cache_ptr, new_ptr, dim_stride, table_ptr, num_keys, CACHE: tl.constexpr):
+    """Write the last of `num_keys` keys, or values, of one head."""
+    dims = tl.arange(0, CACHE.padded_dim)
+    is_element = dims < CACHE.dim
+    place = num_keys - 1
+    block = tl.load(table_ptr + place // CACHE.block_size).to(tl.int64)
+    cache_ptr += block * CACHE.block_stride + place % CACHE.block_size * CACHE.place_stride
+    new = tl.load(new_ptr + dims * dim_stride, mask=is_element)
+    tl.store(cache_ptr + dims, new, mask=is_element)
 
 
 @triton.jit

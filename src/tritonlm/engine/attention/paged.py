@@ -49,12 +49,12 @@ class PagedAttention:
         Returns [T, heads, value dim].
         """
         inputs, keys, values = self._inputs, self._keys[layer], self._values[layer]
-        write_cache(keys, values, inputs.slots, key, value)
         out: torch.Tensor
         if inputs.query_starts is None:
-            out = decode_attention(query, keys, values, inputs.block_tables, inputs.context_lens,
-                                   self._arrivals, scale, window, softcap)
+            out = decode_attention(query, key, value, keys, values, inputs.block_tables,
+                                   inputs.context_lens, self._arrivals, scale, window, softcap)
         else:
+            write_cache(keys, values, inputs.slots, key, value)
             out = prefill_attention(query, keys, values, inputs.block_tables, inputs.query_starts,
                                     inputs.context_lens, scale, window, softcap)
         return out
