@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from tests.drills.waiting import until
 from tests.metrics import samples
 
 STREAM = {"text_input": "ROMEO:\n", "max_tokens": 40, "ignore_eos": True, "stream": True}
@@ -20,6 +21,7 @@ REQUEST_TIMEOUT_S = 60
 """A request without an end by then hangs: nothing that is drilled may take so long."""
 PAUSE_S = 0.05
 """Of a client that was turned away."""
+METRICS_DELAY_S = 1.5
 FINISHED = frozenset({"stop", "length", "cancelled", "deadline"})
 
 
@@ -121,3 +123,17 @@ def counted(metrics_url: str) -> Counter[str]:
     for labels, value in samples(metrics_url, "tritonlm_requests_total"):
         totals[labels["reason"]] += int(value)
     return totals
+
+
+async def settled(metrics_url: str) -> Counter[str]:
+    """What is counted once it changes no more: metrics are sent together, now and then."""
+    await asyncio.sleep(METRICS_DELAY_S)
+    return counted(metrics_url)
+
+
+async def assert_both_sides_agree(metrics_url: str, before: Counter[str], tally: Tally) -> None:
+    """What clients saw is what the server has counted since `before`, request by request."""
+    assert tally.is_complete, tally
+    assert tally.outcomes["disconnected"] == 0, tally
+    await until(lambda: counted(metrics_url) - before == tally.outcomes,
+                lambda: f"server: {counted(metrics_url) - before}, clients: {tally}", limit_s=10)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import time
 
-import psutil
 import pytest
-from tests.drills.load import connect, counted, load, run_stream
+from tests.drills.load import assert_both_sides_agree, connect, load, run_stream, settled
+from tests.drills.processes import echo_engines
+from tests.drills.waiting import until
 from tests.metrics import samples, total
 from tests.serving import ANNOUNCED, assert_nothing_is_left
 
 NUM_CLIENTS = 16
-RECOVERY_S = 60
+STARTS = "tritonlm_engine_starts_total"
 
 
 @pytest.fixture(scope="module")
@@ -21,60 +20,42 @@ def server(start_echo):
     return start_echo(num_engines=2)
 
 
-def engines(pid):
-    """The engines' processes below `pid`, by number."""
-    found = [process for process in psutil.Process(pid).children(recursive=True)
-             if "tests.fakes.echo_engine" in process.cmdline()]
-    return {int(process.cmdline()[-1]): process for process in found}
-
-
-async def until(is_so, what):
-    deadline_s = time.monotonic() + RECOVERY_S
-    while not is_so():
-        assert time.monotonic() < deadline_s, what
-        await asyncio.sleep(0.05)
-
-
-async def assert_both_sides_agree(server, before, tally):
-    """What clients saw is what the server counted."""
-    assert tally.is_complete, tally
-    assert tally.outcomes["disconnected"] == 0
-    await until(lambda: counted(server.metrics_url) - before == tally.outcomes,
-                (counted(server.metrics_url) - before, tally))
+async def assert_both_engines_run(server):
+    await until(lambda: len(echo_engines(server.pid)) == 2, "it was not replaced")
 
 
 async def test_an_engine_is_killed_and_only_its_own_requests_fail(server):
-    before, starts = counted(server.metrics_url), total(server.metrics_url,
-                                                        "tritonlm_engine_starts")
+    before = await settled(server.metrics_url)
+    starts = total(server.metrics_url, STARTS)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
-        engines(server.pid)[1].kill()
+        echo_engines(server.pid)[1].kill()
         await until(lambda: tally.num_errors > 0, tally)
         num_finished = tally.num_finished
         await until(lambda: tally.num_finished > num_finished + 2 * NUM_CLIENTS, tally)
-        await until(lambda: len(engines(server.pid)) == 2, "it was not replaced")
-        await until(lambda: total(server.metrics_url, "tritonlm_engine_starts") > starts, "a start")
+        await assert_both_engines_run(server)
+        await until(lambda: total(server.metrics_url, STARTS) > starts, "a start")
     assert set(tally.outcomes) == {"length", "unavailable"}
     assert tally.num_errors <= NUM_CLIENTS, "those of one engine at most, and none but once"
-    await assert_both_sides_agree(server, before, tally)
+    await assert_both_sides_agree(server.metrics_url, before, tally)
 
 
 async def test_all_engines_are_killed_and_requests_wait_for_the_next(server):
-    await until(lambda: len(engines(server.pid)) == 2, "it was not replaced")
-    before = counted(server.metrics_url)
+    await assert_both_engines_run(server)
+    before = await settled(server.metrics_url)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
-        for engine in engines(server.pid).values():
+        for engine in echo_engines(server.pid).values():
             engine.kill()
         await until(lambda: tally.num_errors > 0, tally)
         num_finished = tally.num_finished
         await until(lambda: tally.num_finished > num_finished + 2 * NUM_CLIENTS, tally)
     assert set(tally.outcomes) == {"length", "unavailable"}
-    await assert_both_sides_agree(server, before, tally)
+    await assert_both_sides_agree(server.metrics_url, before, tally)
 
 
 async def test_both_engines_work_and_each_has_its_own_gauges(server):
-    await until(lambda: len(engines(server.pid)) == 2, "it was not replaced")
+    await assert_both_engines_run(server)
     name = "tritonlm_requests_running"
 
     def busy_engines():
