@@ -69,6 +69,8 @@ class ModelConfig:
     """Sequences that one request may ask for with `n`."""
     max_unfinished_requests: int = 4096
     """Requests in one front end, each of `n` sequences counted; more are refused as unavailable."""
+    stream_interval_ms: float = 0.0
+    """At least so long between two chunks of a stream, whose tokens then travel together."""
     engine_start_timeout_s: float = 1800.0
     """How long an engine may take to load and be ready."""
     hang_timeout_s: float = 120.0
@@ -100,6 +102,8 @@ class ModelConfig:
                  self.max_num_batched_tokens >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        _require("stream_interval_ms", self.stream_interval_ms, 0 <= self.stream_interval_ms <= 1e6,
+                 "0 to 1,000,000")
         for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):
             value = getattr(self, name)
             _require(name, value, value is None or value > 0, "more than 0")

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 import triton_python_backend_utils as pb_utils
 
 from tritonlm.backend.admission import Admission
+from tritonlm.backend.arrivals import Cancellation, Refusal
 from tritonlm.backend.generation import Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.server_watch import ServerWatch
-from tritonlm.backend.session import Cancellation, Refusal, Session
+from tritonlm.backend.session import Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
 from tritonlm.contract import MODELS, parse_options, parse_prompt

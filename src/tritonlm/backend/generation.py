@@ -79,6 +79,8 @@ class Generation:
         self._submit = submit
         self._counted_s = math.nan
         """When tokens were counted last."""
+        self.sent_s = 0.0
+        """When the last response was sent, on the monotonic clock; 0: there was none."""
 
     @property
     def deadline_s(self) -> float:
@@ -135,7 +137,9 @@ class Generation:
         Returns the keys that the engine need not go on with: a stop text has ended them.
         """
         fresh = [sequence for sequence in self.sequences if sequence.has_news]
-        self._count_tokens([sequence.num_new for sequence in fresh if sequence.num_new], metrics)
+        self._count_tokens([new for sequence in fresh if (new := sequence.count_new())], metrics)
+        if not (self.options.stream or self.options.stop or self.is_over):
+            return []
         began_s = time.perf_counter()
         stopped = [self.keys[sequence.index] for sequence in fresh if sequence.advance()]
         self.answer.budget.detokenize_s += time.perf_counter() - began_s
@@ -190,3 +194,4 @@ class Generation:
             "detokenize_span": list(chain.from_iterable(part.span for part in parts)),
             "detokenize_num_ids": [len(part.window) for part in parts],
         }, is_final)
+        self.sent_s = time.monotonic()

@@ -40,7 +40,8 @@ class FrontEndMetrics:
 
     def count(self, name: str, *labels: str, amount: float = 1) -> None:
         """Add to a counter."""
-        self._counters[(name, *labels)].add(amount)
+        key = (name, *labels)
+        self._counters[key].add(amount)
 
     def observe(self, name: str, value: float, weight: float = 1) -> None:
         """Add `value`, `weight` times, to a histogram."""

@@ -44,6 +44,7 @@ class Sequence:
         self._chunk = Chunk("", np.empty(0, np.int32), (0, 0), False, 0)
         self._ids: list[int] = []
         self._num_taken = 0
+        self._num_counted = 0
         self._num_sent = 0
         self._reason = 0
 
@@ -56,11 +57,6 @@ class Sequence:
     def num_tokens(self) -> int:
         """Output tokens so far."""
         return len(self._ids)
-
-    @property
-    def num_new(self) -> int:
-        """Output tokens that `advance` has not seen."""
-        return len(self._ids) - self._num_taken
 
     @property
     def is_held_back(self) -> bool:
@@ -78,6 +74,11 @@ class Sequence:
         """The sequence is over for a reason that the engine does not know of."""
         self._reason = FINISH_REASONS.index(reason)
         self.has_news = True
+
+    def count_new(self) -> int:
+        """Output tokens since the last call."""
+        num_counted, self._num_counted = self._num_counted, len(self._ids)
+        return self._num_counted - num_counted
 
     def advance(self) -> bool:
         """Turn the news into text; whether a stop text has ended what the engine goes on with."""

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from tritonlm.backend.arrivals import Cancellation, Refusal
 from tritonlm.backend.engines import EngineLost, Engines, EngineStats, Event
 from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
 from tritonlm.backend.hang_ups import HangUps
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.backend.outbox import Outbox
 from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
@@ -29,23 +30,9 @@ from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines of requests that wait for an engine are seen."""
 IDLE_WAIT_MS = 1000
+DELIVERIES = 32
+"""Requests whose news are sent before new requests are looked at."""
 STOPPING = "the server is stopping, or is unloading this model; another may take the request"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A request that is answered with an error alone."""
-
-    answer: Answer
-    error: Exception
-
-
-@dataclass(frozen=True)
-class Cancellation:
-    """A request to cancel others."""
-
-    answer: Answer
-    request_id: str
 
 
 class Session:
@@ -67,6 +54,7 @@ class Session:
         self._sweep_due_s = 0.0
         self._drain_due_s = math.inf
         self._hang_ups = HangUps()
+        self._outbox = Outbox(config.stream_interval_ms / 1000)
         self._is_stopping = False
         self._has_started = threading.Event()
         self._thread = vital_thread(self._run, "sending thread")
@@ -129,7 +117,8 @@ class Session:
     def _wait_ms(self) -> int:
         if not self._generations:
             return IDLE_WAIT_MS
-        return int(1000 * min(max(self._hang_ups.due_s - time.monotonic(), 0), SWEEP_INTERVAL_S))
+        due_s = min(self._hang_ups.due_s, self._outbox.due_s) - time.monotonic()
+        return math.ceil(1000 * min(max(due_s, 0), SWEEP_INTERVAL_S))
 
     def _drain_wake(self) -> None:
         try:
@@ -162,42 +151,24 @@ class Session:
 
     def _receive(self) -> None:
         """Take all that the engines have said; then send what makes responses."""
-        fresh: dict[int, Generation] = {}
         for event in self._engines.receive():
             if isinstance(event, messages.Tokens):
-                self._take_tokens(event, fresh)
+                self._outbox.take(event, self._generations)
             elif isinstance(event, EngineLost):
-                self._deliver(fresh)
-                fresh.clear()
+                self._deliver()
                 self._lose(event)
             else:
                 self._handle(event)
-        self._deliver(fresh)
+        self._deliver()
 
-    def _take_tokens(self, message: messages.Tokens, fresh: dict[int, Generation]) -> None:
-        for logprobs in message.logprobs:
-            for key, *measured in zip(*logprobs.arrays(), strict=True):
-                if key in self._generations:
-                    self._generations[key].sequence(key).logprobs.take(*measured)
-        if message.starts:
-            self._take_starts(message.starts, message.at_s)
-        arrays = (values.tolist() for values in message.arrays())
-        for key, token_id, reason in zip(*arrays, strict=True):
-            generation = self._generations.get(key)
-            if generation is not None:
-                generation.take(key, token_id, reason)
-                generation.answer.budget.last_token_s = message.at_s
-                fresh[generation.keys.start] = generation
-
-    def _take_starts(self, starts: messages.Starts, at_s: float) -> None:
-        arrays = (values.tolist() for values in starts.arrays())
-        for key, admitted_s, num_cached in zip(*arrays, strict=True):
-            if key in self._generations:
-                self._generations[key].answer.budget.begin(admitted_s, at_s, num_cached)
-
-    def _deliver(self, fresh: dict[int, Generation]) -> None:
-        for generation in fresh.values():
-            self._guard(generation)
+    def _deliver(self) -> None:
+        """Send what is due; requests that arrive meanwhile need not wait for the end of it."""
+        due = self._outbox.take_due()
+        for first in range(0, len(due), DELIVERIES):
+            for generation in due[first : first + DELIVERIES]:
+                if not generation.answer.is_finished:
+                    self._guard(generation)
+            self._take_inbox()
 
     def _guard(self, generation: Generation) -> None:
         """Deliver; a request whose response cannot be made fails alone."""
@@ -213,6 +184,7 @@ class Session:
 
     def _forget(self, generation: Generation) -> None:
         self._engines.forget(generation.keys)
+        self._outbox.discard(generation)
         for key in generation.keys:
             del self._generations[key]
 
