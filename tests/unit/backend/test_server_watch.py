@@ -1,0 +1,91 @@
+"""A front end that sees that its model is to go."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tritonlm.backend import server_watch
+from tritonlm.backend.server_watch import ServerWatch
+
+INTERVAL_S = 0.01
+READY, NOT_READY, BROKEN = 200, 400, 500
+
+
+class Triton(ThreadingHTTPServer):
+    """A server that answers every question with `status`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = NOT_READY
+        self.paths = []
+        self.num_answers = threading.Semaphore(0)
+        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
+
+    def wait_for_answers(self, number=4):
+        for _ in range(number):
+            assert self.num_answers.acquire(timeout=10)
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.paths.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.server.num_answers.release()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def triton():
+    triton = Triton()
+    yield triton
+    triton.close()
+
+
+@pytest.fixture
+def ended(triton, monkeypatch):
+    """Set when the model is said to be served no longer."""
+    monkeypatch.setattr(server_watch, "INTERVAL_S", INTERVAL_S)
+    ended = threading.Event()
+    watch = ServerWatch(f"http://127.0.0.1:{triton.server_port}", "generate", "3", ended.set)
+    watch.start()
+    yield ended
+    watch.stop()
+
+
+def test_a_model_that_loads_is_not_taken_for_one_that_ends(triton, ended):
+    triton.wait_for_answers()
+    assert not ended.is_set()
+    assert set(triton.paths) == {"/v2/models/generate/versions/3/ready"}
+
+
+def test_a_model_that_is_unloaded_ends(triton, ended):
+    triton.status = READY
+    triton.wait_for_answers()
+    assert not ended.is_set()
+    triton.status = NOT_READY
+    assert ended.wait(10)
+
+
+def test_a_server_that_closes_its_port_ends(triton, ended):
+    triton.status = READY
+    triton.wait_for_answers()
+    triton.close()
+    assert ended.wait(10)
+
+
+def test_a_server_in_trouble_does_not_end(triton, ended):
+    triton.status = READY
+    triton.wait_for_answers()
+    triton.status = BROKEN
+    triton.wait_for_answers()
+    assert not ended.is_set()
