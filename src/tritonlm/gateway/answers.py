@@ -53,6 +53,11 @@ class Answers:
 
     def __exit__(self, *_: object) -> None:
         for request in self._requests:
+            self._stream.abandon(request)
+
+    def cancel(self) -> None:
+        """End the answers at the server; the pieces that tell of the end still come."""
+        for request in self._requests:
             self._stream.cancel(request)
 
     def _put(self, prompt: int, outcome: Outcome, is_last: bool) -> None:

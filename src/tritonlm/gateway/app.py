@@ -11,18 +11,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from tritonlm.errors import NotFound, ServingError, from_code
 from tritonlm.gateway import tokens
-from tritonlm.gateway.body import read_body, read_call
+from tritonlm.gateway.body import json_object, read_body, read_call
 from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.events import open_events
 from tritonlm.gateway.failures import error_body, error_headers, failure_of
 from tritonlm.gateway.fleet import Fleet
+from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
 from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
 from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.gateway.websocket import Sockets
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -40,6 +44,7 @@ class Gateway:
         connections = [TritonConnection(address, settings.streams)
                        for address in settings.addresses]
         self.fleet = Fleet(connections, settings.aliases)
+        self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
         await self.fleet.start()
         yield
         await self.fleet.close()
@@ -67,9 +72,19 @@ class Gateway:
     def call(self, kind: type[B], read: Callable[[B, dict[str, Any]], Call]) -> Any:
         """The endpoint whose bodies are of `kind` and say what `read` makes of them."""
         async def endpoint(request: Request) -> Response:
-            call = read(*read_call(await request.body(), kind))
+            call = read(*read_call(json_object(await request.body()), kind))
             return await answer(request, self.fleet, call)
         return endpoint
+
+    async def generate_stream(self, request: Request) -> Response:
+        """Server-sent events under the contract's own names."""
+        body, options = read_call(json_object(await request.body()), GenerateBody)
+        upstream = streamed_request(body, options, self.fleet.resolve(body.model))
+        return await open_events(request, self.fleet.open([upstream]), GenerateScript())
+
+    async def websocket(self, socket: WebSocket) -> None:
+        """Many requests at once on one socket."""
+        await self.sockets.serve(socket)
 
     async def tokenize(self, request: Request) -> Response:
         """The ids of a prompt."""
@@ -92,6 +107,8 @@ def create_app(settings: GatewaySettings) -> Starlette:
         Route("/v1/models", gateway.models), Route("/v1/models/{model:path}", gateway.models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
+        Route("/generate_stream", gateway.generate_stream, methods=["POST"]),
+        WebSocketRoute("/ws", gateway.websocket),
         Route("/tokenize", gateway.tokenize, methods=["POST"]),
         Route("/detokenize", gateway.detokenize, methods=["POST"]),
     ]

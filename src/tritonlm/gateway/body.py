@@ -13,9 +13,10 @@ from tritonlm.options import OPTIONS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-PASSED_ON = frozenset(OPTIONS) - {"stream", "cancel", "request_id", "logprobs", "prompt_logprobs",
-                                  "exclude_input_in_output", "return_num_input_tokens",
-                                  "return_num_output_tokens", "return_finish_reason"}
+SET_HERE = frozenset({"stream", "cancel", "request_id", "logprobs", "prompt_logprobs",
+                      "exclude_input_in_output"})
+PASSED_ON = frozenset(name for name in OPTIONS
+                      if name not in SET_HERE and not name.startswith("return_"))
 """Options that clients give under the contract's names; the others, the gateway sets itself."""
 PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`")
@@ -30,15 +31,15 @@ def read_body(raw: bytes, kind: type[T]) -> T:
 
     Raises `InvalidArgument` that names an unknown key, or one of another type.
     """
-    return _converted(_json_object(raw), kind, kind.__struct_fields__)
+    return _converted(json_object(raw), kind, kind.__struct_fields__)
 
 
-def read_call(raw: bytes, kind: type[T]) -> tuple[T, dict[str, Any]]:
+def read_call(given: dict[str, Any], kind: type[T]) -> tuple[T, dict[str, Any]]:
     """The fields that `kind` knows, and the options of generation; else as `read_body`."""
-    given = _json_object(raw)
-    options = {name: given.pop(name) for name in tuple(given)
+    options = {name: value for name, value in given.items()
                if name in PASSED_ON and name not in kind.__struct_fields__}
-    return _converted(given, kind, (*kind.__struct_fields__, *PASSED_ON)), options
+    fields = {name: value for name, value in given.items() if name not in options}
+    return _converted(fields, kind, (*kind.__struct_fields__, *PASSED_ON)), options
 
 
 def _converted(given: dict[str, Any], kind: type[T], known: Iterable[str]) -> T:
@@ -51,7 +52,8 @@ def _converted(given: dict[str, Any], kind: type[T], known: Iterable[str]) -> T:
         raise _named(error) from None
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def json_object(raw: bytes | str) -> dict[str, Any]:
+    """What is given in a JSON object: its keys but for those that are null."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +28,16 @@ class Script(Protocol):
 
     def closing(self) -> Sequence[bytes]:
         """Data of the events after the last piece."""
+
+
+async def open_events(request: Request, answers: Answers, script: Script) -> EventStream:
+    """A stream of events once the first piece is there; raises `ServingError` if it fails."""
+    try:
+        first = await while_connected(request.receive, answers.__anext__())
+    except BaseException:
+        answers.__exit__()
+        raise
+    return EventStream(answers, first, script)
 
 
 class EventStream(Response):

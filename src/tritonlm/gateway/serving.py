@@ -30,6 +30,7 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         partial(create_app, settings), factory=True, workers=settings.workers,
         loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
+        ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
         log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )

@@ -36,7 +36,7 @@ class TritonStream:
         self._sinks: dict[str, Sink] = {}
         self._outgoing: asyncio.Queue[ModelInferRequest] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
-        self._cancellations: set[asyncio.Task[None]] = set()
+        self._cancellations: dict[str, asyncio.Task[None]] = {}
 
     @property
     def num_unfinished(self) -> int:
@@ -53,12 +53,18 @@ class TritonStream:
         self._outgoing.put_nowait(request)
 
     def cancel(self, request: ModelInferRequest) -> None:
-        """End `request` at the server, if it is not over; its sink gets nothing any more."""
+        """End `request` at the server, if it is not over; its sink is told of the end."""
+        request_id = request.id
+        if request_id in self._sinks and request_id not in self._cancellations:
+            task = asyncio.create_task(self._cancel(request.model_name, request_id))
+            self._cancellations[request_id] = task
+            task.add_done_callback(lambda _: self._cancellations.pop(request_id))
+
+    def abandon(self, request: ModelInferRequest) -> None:
+        """As `cancel`, but the sink gets nothing any more."""
         if request.id in self._sinks:
             self._sinks[request.id] = _ignore
-            task = asyncio.create_task(self._cancel(request.model_name, request.id))
-            self._cancellations.add(task)
-            task.add_done_callback(self._cancellations.discard)
+            self.cancel(request)
 
     async def close(self) -> None:
         """End the stream and all that runs on it."""

@@ -15,7 +15,7 @@ from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.connected import while_connected
-from tritonlm.gateway.events import EventStream, encoded
+from tritonlm.gateway.events import encoded, open_events
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.openai.usage import Usage
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
@@ -120,16 +120,11 @@ async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     """The response to `call`; raises `ServingError` if it fails before its first piece."""
     writer = Writer(call)
     answers = fleet.open(call.requests(fleet.resolve(call.model)))
-    try:
-        if not call.is_stream:
-            with answers:
-                body = await while_connected(request.receive, writer.whole(answers))
-            return Response(body, media_type="application/json")
-        first = await while_connected(request.receive, answers.__anext__())
-    except BaseException:
-        answers.__exit__()
-        raise
-    return EventStream(answers, first, writer)
+    if call.is_stream:
+        return await open_events(request, answers, writer)
+    with answers:
+        body = await while_connected(request.receive, writer.whole(answers))
+    return Response(body, media_type="application/json")
 
 
 def merge_max_tokens(options: dict[str, Any], max_completion_tokens: int | None) -> None:

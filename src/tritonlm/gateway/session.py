@@ -1,0 +1,96 @@
+"""The requests of one WebSocket client, which may outlive its connection for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.failures import error_body
+from tritonlm.gateway.generation import told_piece
+from tritonlm.gateway.openai.usage import Usage
+
+LOG = logging.getLogger(__name__)
+MAX_UNSENT = 64
+"""Messages that wait for a slow reader; further pieces wait, joined, where they come from."""
+MAX_KEPT_BYTES = 1 << 20
+"""Of messages that were sent and may have been lost with a connection."""
+
+
+class Session:
+    """Runs requests and numbers what is said of them, so that a reader can go on after a loss."""
+
+    def __init__(self) -> None:
+        self.token = uuid4().hex
+        self._running: dict[str, tuple[Answers, asyncio.Task[None]]] = {}
+        self._unsent: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_UNSENT)
+        self._sent: deque[str] = deque()
+        self._num_sent = 0
+        self._num_kept_bytes = 0
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._running
+
+    def __len__(self) -> int:
+        """Requests that run."""
+        return len(self._running)
+
+    def run(self, request_id: str, answers: Answers) -> None:
+        """Say what comes of `answers`, under an id that is not in use."""
+        task = asyncio.create_task(self._tell(request_id, answers))
+        self._running[request_id] = answers, task
+        task.add_done_callback(lambda _: self._running.pop(request_id))
+
+    def cancel(self, request_id: str) -> None:
+        """End the request of that id, which runs; its last piece says that it was cancelled."""
+        self._running[request_id][0].cancel()
+
+    def close(self) -> None:
+        """End all requests; nobody is told."""
+        for _, task in tuple(self._running.values()):
+            task.cancel()
+
+    def can_resume_after(self, number: int) -> bool:
+        """Whether all messages after that one can be given out, again or for the first time."""
+        return self._num_sent - len(self._sent) <= number <= self._num_sent
+
+    async def messages(self, after: int) -> AsyncIterator[str]:
+        """The messages after number `after`: what was sent is sent again, then what comes."""
+        for text in tuple(self._sent)[after - self._num_sent + len(self._sent) :]:
+            yield text
+        while True:
+            message = await self._unsent.get()
+            self._num_sent += 1
+            text = msgspec.json.encode({**message, "seq": self._num_sent}).decode()
+            self._keep(text)
+            yield text
+
+    async def _tell(self, request_id: str, answers: Answers) -> None:
+        usage = Usage()
+        try:
+            with answers:
+                async for pieces in answers:
+                    for prompt, piece in pieces:
+                        usage.count(prompt, piece)
+                        await self._unsent.put(
+                            {"type": "chunk", "id": request_id, **told_piece(piece)})
+            last = {"type": "done", "id": request_id, "usage": usage.as_json()}
+        except Exception as error:
+            if not isinstance(error, ServingError):
+                LOG.exception("a request on a WebSocket")
+                error = EngineFailure("the gateway failed")
+            last = {"type": "error", "id": request_id, **error_body(error)}
+        await self._unsent.put(last)
+
+    def _keep(self, text: str) -> None:
+        self._sent.append(text)
+        self._num_kept_bytes += len(text)
+        while self._num_kept_bytes > MAX_KEPT_BYTES:
+            self._num_kept_bytes -= len(self._sent.popleft())

@@ -1,0 +1,176 @@
+"""`/ws`: many requests at once on one socket, as docs/websocket.md has it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm.gateway.body import json_object, read_call
+from tritonlm.gateway.failures import error_body
+from tritonlm.gateway.fleet import Fleet
+from tritonlm.gateway.generation import GenerateBody, streamed_request
+from tritonlm.gateway.session import Session
+
+MAX_REQUESTS = 1024
+"""At once on one socket."""
+MAX_WINDOW_S = 300
+CLEAN_CLOSE = 1000
+REFUSED_CLOSE = 4400
+"""Our own code of a socket that is closed because it asked for what cannot be had."""
+REPLACED_CLOSE = 4409
+"""Our own code of a socket whose session goes on over another one."""
+
+
+@dataclass
+class Seat:
+    """A session and the socket that it goes on over, if there is one now."""
+
+    session: Session
+    window_s: int
+    endpoint: asyncio.Task[Any] | None = None
+    expiry: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class Sockets:
+    """All sessions of a worker."""
+
+    fleet: Fleet
+    can_resume: bool
+    """False where the next connection may come to another worker."""
+    _seats: dict[str, Seat] = field(default_factory=dict)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that run, over all sockets."""
+        return sum(len(seat.session) for seat in self._seats.values())
+
+    async def serve(self, socket: WebSocket) -> None:
+        """One connection, from its first message to its last."""
+        await socket.accept()
+        try:
+            seat, after = self._take_seat(socket.query_params)
+        except ServingError as error:
+            await socket.send_text(_text({"type": "error", "id": None, **error_body(error)}))
+            await socket.close(REFUSED_CLOSE, "refused")
+            return
+        seat.endpoint = asyncio.current_task()
+        is_replaced = False
+        try:
+            await self._converse(socket, seat, after)
+        except asyncio.CancelledError:
+            is_replaced = seat.endpoint is not asyncio.current_task()
+            if not is_replaced:
+                raise
+            await socket.close(REPLACED_CLOSE, "the session goes on over another socket")
+        finally:
+            if not is_replaced:
+                self._leave_seat(seat)
+
+    def _take_seat(self, query: Any) -> tuple[Seat, int]:
+        """A new session, or one to go on with, and the number of the last message got."""
+        window_s = _number(query, "window_s", MAX_WINDOW_S)
+        if window_s and not self.can_resume:
+            raise InvalidArgument("window_s", window_s, "a gateway of several workers cannot go "
+                                  "on with a lost session; allowed: 0")
+        if "session" not in query:
+            session = Session()
+            self._seats[session.token] = Seat(session, window_s)
+            return self._seats[session.token], 0
+        after = _number(query, "after", 2**53)
+        seat = self._seats.get(query["session"])
+        if seat is None or not seat.session.can_resume_after(after):
+            raise NotFound("session: it is over, or too much of it was lost; start again")
+        if seat.expiry is not None:
+            seat.expiry.cancel()
+        if seat.endpoint is not None:
+            seat.endpoint.cancel()
+        return seat, after
+
+    def _leave_seat(self, seat: Seat) -> None:
+        """End the session, unless its window lets it wait for the next connection."""
+        seat.endpoint = None
+        loop = asyncio.get_running_loop()
+        seat.expiry = loop.call_later(seat.window_s, self._end, seat.session)
+        if not seat.window_s:
+            seat.expiry.cancel()
+            self._end(seat.session)
+
+    def _end(self, session: Session) -> None:
+        session.close()
+        self._seats.pop(session.token, None)
+
+    async def _converse(self, socket: WebSocket, seat: Seat, after: int) -> None:
+        session = seat.session
+        await socket.send_text(_text({"type": "session", "session": session.token,
+                                      "window_s": seat.window_s}))
+        speaking = asyncio.create_task(_speak(socket, session, after))
+        try:
+            while True:
+                reply = self._heed(session, await socket.receive_text())
+                if reply is not None:
+                    await socket.send_text(_text(reply))
+        except WebSocketDisconnect as end:
+            if end.code == CLEAN_CLOSE:
+                seat.window_s = 0
+        except KeyError:  # a message of bytes
+            seat.window_s = 0
+            await socket.close(REFUSED_CLOSE, "messages are texts")
+        finally:
+            speaking.cancel()
+
+    def _heed(self, session: Session, text: str) -> dict[str, Any] | None:
+        """Do what a message says; what is to be replied at once."""
+        request_id = None
+        try:
+            message = json_object(text)
+            kind, request_id = message.pop("type", None), message.pop("id", None)
+            if kind == "ping":
+                return {"type": "pong", "id": request_id}
+            if not isinstance(request_id, str):
+                raise InvalidArgument("id", request_id, "it must be a text")
+            if kind == "generate":
+                self._generate(session, request_id, message)
+            elif kind == "cancel":
+                _cancel(session, request_id)
+            else:
+                raise InvalidArgument("type", kind, "allowed: generate, cancel, ping")
+        except ServingError as error:
+            return {"type": "error", "id": request_id, **error_body(error)}
+        return None
+
+    def _generate(self, session: Session, request_id: str, message: dict[str, Any]) -> None:
+        if request_id in session:
+            raise InvalidArgument("id", request_id, "a request of that id is running")
+        if len(session) >= MAX_REQUESTS:
+            raise Unavailable(f"{MAX_REQUESTS} requests run on this socket, the most that may")
+        body, options = read_call(message, GenerateBody)
+        request = streamed_request(body, options, self.fleet.resolve(body.model))
+        session.run(request_id, self.fleet.open([request]))
+
+
+async def _speak(socket: WebSocket, session: Session, after: int) -> None:
+    async for text in session.messages(after):
+        await socket.send_text(text)
+
+
+def _cancel(session: Session, request_id: str) -> None:
+    if request_id not in session:
+        raise NotFound(f"no request {request_id!r} is running")
+    session.cancel(request_id)
+
+
+def _number(query: Any, name: str, most: int) -> int:
+    text = query.get(name, "0")
+    if not (text.isdecimal() and int(text) <= most):
+        raise InvalidArgument(name, text, f"allowed: 0 to {most}")
+    return int(text)
+
+
+def _text(message: dict[str, Any]) -> str:
+    return msgspec.json.encode(message).decode()

@@ -1,0 +1,41 @@
+"""A gateway in the test's event loop, before a fake server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from tests.fakes.many_requests_triton import serve
+
+from tritonlm.gateway.app import create_app
+from tritonlm.gateway.settings import GatewaySettings
+
+
+@asynccontextmanager
+async def running(settings):
+    """The base of the gateway's URLs."""
+    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", lifespan="on",
+                            ws="websockets-sansio", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+def gateway():
+    """`async with gateway(script, **settings) as (url, server)`."""
+    @asynccontextmanager
+    async def start(script, **settings):
+        async with serve(script) as server, running(
+                GatewaySettings(servers=server.url, **settings)) as url:
+            yield url, server
+    return start
