@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain, islice
 
 from tritonlm.backend.generation import Generation
 from tritonlm.engine.messages import Starts, Tokens
@@ -19,14 +20,16 @@ class Outbox:
     def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = interval_s
         self._clock = clock
-        self._fresh: dict[int, Generation] = {}
-        """By their first key."""
+        self._first: dict[int, Generation] = {}
+        """Those that nothing was sent of, by their first key."""
+        self._later: dict[int, Generation] = {}
 
     @property
     def due_s(self) -> float:
         """When the next response is to be sent; infinity: there is nothing to send."""
-        return min((self._due_s(generation) for generation in self._fresh.values()),
-                   default=math.inf)
+        if self._first or (self._later and not self._interval_s):
+            return 0.0
+        return min(map(self._due_s, self._later.values()), default=math.inf)
 
     def take(self, message: Tokens, generations: Mapping[int, Generation]) -> None:
         """Hand a step's news to those of `generations`, by key, that they are about."""
@@ -42,23 +45,28 @@ class Outbox:
             if generation is not None:
                 generation.take(key, token_id, reason)
                 generation.answer.budget.last_token_s = message.at_s
-                self._fresh[generation.keys.start] = generation
+                unsent = self._later if generation.sent_s else self._first
+                unsent[generation.keys.start] = generation
 
-    def take_due(self) -> list[Generation]:
-        """Those whose turn it is, first responses first."""
+    def take_due(self, most: int) -> list[Generation]:
+        """At most so many whose turn it is: first responses, then those that wait longest."""
         now_s = self._clock()
-        due = [generation for generation in self._fresh.values()
-               if self._due_s(generation) <= now_s]
-        for generation in due:
-            del self._fresh[generation.keys.start]
-        return sorted(due, key=lambda generation: generation.sent_s > 0)
+        due = (generation for generation in chain(self._first.values(), self._later.values())
+               if self._due_s(generation) <= now_s)
+        taken = list(islice(due, most))
+        for generation in taken:
+            self.discard(generation)
+        return taken
 
     def discard(self, generation: Generation) -> None:
-        """It is over."""
-        self._fresh.pop(generation.keys.start, None)
+        """Its news need not be sent."""
+        for unsent in (self._first, self._later):
+            unsent.pop(generation.keys.start, None)
 
     def _due_s(self, generation: Generation) -> float:
-        return 0.0 if generation.is_over else generation.sent_s + self._interval_s
+        if generation.is_over or not generation.sent_s:
+            return 0.0
+        return generation.sent_s + self._interval_s
 
 
 def _begin(starts: Starts, at_s: float, generations: Mapping[int, Generation]) -> None:

@@ -30,8 +30,8 @@ from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines of requests that wait for an engine are seen."""
 IDLE_WAIT_MS = 1000
-DELIVERIES = 32
-"""Requests whose news are sent before new requests are looked at."""
+DELIVERIES = 16
+"""Requests whose news are sent before others are looked for that should go first."""
 STOPPING = "the server is stopping, or is unloading this model; another may take the request"
 
 
@@ -155,20 +155,16 @@ class Session:
             if isinstance(event, messages.Tokens):
                 self._outbox.take(event, self._generations)
             elif isinstance(event, EngineLost):
-                self._deliver()
+                self._deliver(len(self._generations))
                 self._lose(event)
             else:
                 self._handle(event)
         self._deliver()
 
-    def _deliver(self) -> None:
-        """Send what is due; requests that arrive meanwhile need not wait for the end of it."""
-        due = self._outbox.take_due()
-        for first in range(0, len(due), DELIVERIES):
-            for generation in due[first : first + DELIVERIES]:
-                if not generation.answer.is_finished:
-                    self._guard(generation)
-            self._take_inbox()
+    def _deliver(self, most: int = DELIVERIES) -> None:
+        """Send what is due, but not all at once: first tokens may come in meanwhile."""
+        for generation in self._outbox.take_due(most):
+            self._guard(generation)
 
     def _guard(self, generation: Generation) -> None:
         """Deliver; a request whose response cannot be made fails alone."""

@@ -49,35 +49,37 @@ def tokens(*news, at_s=0.0, starts=None):
 def test_a_first_response_is_due_at_once_and_the_next_after_the_interval(outbox, clock):
     stream = Stream(1)
     outbox.take(tokens((1, 5, 0)), {1: stream})
-    assert outbox.take_due() == [stream]
+    assert outbox.take_due(9) == [stream]
     stream.sent_s = clock.now_s
     outbox.take(tokens((1, 6, 0)), {1: stream})
-    assert outbox.take_due() == []
+    assert outbox.take_due(9) == []
     assert outbox.due_s == pytest.approx(100.05)
     outbox.take(tokens((1, 7, 0)), {1: stream})
     clock.now_s = outbox.due_s
-    assert outbox.take_due() == [stream]
-    assert (outbox.take_due(), outbox.due_s) == ([], math.inf)
+    assert outbox.take_due(9) == [stream]
+    assert (outbox.take_due(9), outbox.due_s) == ([], math.inf)
     assert stream.tokens == [5, 6, 7]
 
 
 def test_an_end_does_not_wait(outbox, clock):
     stream = Stream(1, sent_s=clock.now_s)
     outbox.take(tokens((1, 5, LENGTH)), {1: stream})
-    assert outbox.take_due() == [stream]
+    assert outbox.take_due(9) == [stream]
 
 
-def test_first_responses_go_first(outbox):
-    streams = {key: Stream(key, sent_s=key % 2) for key in range(1, 5)}
-    outbox.take(tokens(*((key, 5, 0) for key in streams)), streams)
-    assert [stream.keys.start for stream in outbox.take_due()] == [2, 4, 1, 3]
+def test_first_responses_go_first_and_then_whoever_waits_longest(outbox):
+    streams = {key: Stream(key, sent_s=key % 2) for key in range(1, 6)}
+    outbox.take(tokens(*((key, 5, 0) for key in (5, 1, 2))), streams)
+    outbox.take(tokens(*((key, 5, 0) for key in (3, 4, 1))), streams)
+    assert [[stream.keys.start for stream in outbox.take_due(2)] for _ in range(3)] == [
+        [2, 4], [5, 1], [3]]
 
 
 def test_what_is_over_is_not_sent(outbox):
     stream = Stream(1)
     outbox.take(tokens((1, 5, 0), (2, 5, 0)), {1: stream})
     outbox.discard(stream)
-    assert outbox.take_due() == []
+    assert outbox.take_due(9) == []
 
 
 def test_a_request_learns_when_it_was_admitted(outbox):
