@@ -12,6 +12,7 @@ from tritonlm.commands.gateway import GATEWAY_CONTEXT, gateway
 from tritonlm.commands.generate import generate
 from tritonlm.commands.health import health
 from tritonlm.commands.models import models
+from tritonlm.commands.new_key import new_key_command
 from tritonlm.errors import ServingError
 from tritonlm.server.command import SERVE_CONTEXT, serve
 
@@ -39,5 +40,6 @@ def tritonlm() -> None:
 # Further commands are registered here: app.command()(function).
 app.command(context_settings=SERVE_CONTEXT)(serve)
 app.command(context_settings=GATEWAY_CONTEXT)(gateway)
+app.command("new-key")(new_key_command)
 for _command in (generate, chat, models, health):
     app.command()(_command)

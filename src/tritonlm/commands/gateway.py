@@ -6,7 +6,7 @@ import inspect
 import os
 from typing import Any
 
-from tritonlm.gateway.serving import listen, run
+from tritonlm.gateway.serving import prepare, run
 from tritonlm.gateway.settings import GATEWAY_ENV_PREFIX, GatewaySettings, check_environment
 from tritonlm.server.flags import options_of, settings_of
 
@@ -21,7 +21,7 @@ def gateway(**values: Any) -> None:
     """
     check_environment(os.environ)
     settings = settings_of(GatewaySettings, values)
-    listener = listen(settings)
+    listener = prepare(settings)
     host, port = listener.getsockname()[:2]
     print(f"gateway: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     run(settings, listener)

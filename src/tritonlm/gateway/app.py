@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tritonlm.errors import NotFound, ServingError, from_code
-from tritonlm.gateway import tokens
+from tritonlm.gateway import logs, metrics, tokens
+from tritonlm.gateway.access import Access
 from tritonlm.gateway.body import json_object, read_body, read_call
 from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.events import open_events
-from tritonlm.gateway.failures import error_body, error_headers, failure_of
+from tritonlm.gateway.failures import error_body, error_response
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
+from tritonlm.gateway.keys import KeyRing
+from tritonlm.gateway.limits import Limits
 from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
@@ -41,8 +47,7 @@ class Gateway:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Connections to the servers, from before the first request until after the last one."""
         settings = self.settings
-        connections = [TritonConnection(address, settings.streams)
-                       for address in settings.addresses]
+        connections = [TritonConnection(address, settings) for address in settings.addresses]
         self.fleet = Fleet(connections, settings.aliases)
         self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
         await self.fleet.start()
@@ -72,19 +77,28 @@ class Gateway:
     def call(self, kind: type[B], read: Callable[[B, dict[str, Any]], Call]) -> Any:
         """The endpoint whose bodies are of `kind` and say what `read` makes of them."""
         async def endpoint(request: Request) -> Response:
-            call = read(*read_call(json_object(await request.body()), kind))
+            body, options = read_call(json_object(await request.body()), kind)
+            call = read(body, request.state.caller.applied_to(options))
             return await answer(request, self.fleet, call)
         return endpoint
 
     async def generate_stream(self, request: Request) -> Response:
         """Server-sent events under the contract's own names."""
         body, options = read_call(json_object(await request.body()), GenerateBody)
+        options = request.state.caller.applied_to(options)
         upstream = streamed_request(body, options, self.fleet.resolve(body.model))
-        return await open_events(request, self.fleet.open([upstream]), GenerateScript())
+        record = request.state.record
+        record.model = body.model
+        return await open_events(request, self.fleet.open([upstream]),
+                                 GenerateScript(record.usage))
 
     async def websocket(self, socket: WebSocket) -> None:
         """Many requests at once on one socket."""
         await self.sockets.serve(socket)
+
+    async def metrics(self, _: Request) -> Response:
+        """What Prometheus reads."""
+        return Response(metrics.page(), media_type="text/plain; version=0.0.4")
 
     async def tokenize(self, request: Request) -> Response:
         """The ids of a prompt."""
@@ -97,13 +111,15 @@ class Gateway:
         return json_response(await tokens.detokenize(self.fleet, body))
 
 
-def create_app(settings: GatewaySettings) -> Starlette:
-    """The application of one worker."""
+def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
+    """The application of one worker; `shared` is a folder that all workers have."""
+    logs.configure()
     gateway = Gateway(settings)
     chat, completions = (gateway.call(ChatBody, chat_call),
                          gateway.call(CompletionBody, completion_call))
     routes = [
         Route("/health/live", gateway.live), Route("/health/ready", gateway.ready),
+        Route("/metrics", gateway.metrics),
         Route("/v1/models", gateway.models), Route("/v1/models/{model:path}", gateway.models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
@@ -112,8 +128,21 @@ def create_app(settings: GatewaySettings) -> Starlette:
         Route("/tokenize", gateway.tokenize, methods=["POST"]),
         Route("/detokenize", gateway.detokenize, methods=["POST"]),
     ]
-    return Starlette(routes=routes, lifespan=gateway.lifespan, exception_handlers={
-        ServingError: _tell, HTTPException: _tell_http, Exception: _tell_bug})
+    return Starlette(
+        routes=routes, lifespan=gateway.lifespan, middleware=_middleware(settings, shared),
+        exception_handlers={ServingError: _tell, HTTPException: _tell_http,
+                            Exception: _tell_bug})
+
+
+def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
+    keys = limits = None
+    if settings.keys_file is not None:
+        keys = KeyRing.load(settings.keys_file)
+        limits = Limits(keys.keys, shared / "limits")
+    cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"],
+                      allow_headers=["*"], expose_headers=["x-request-id", "retry-after"])
+    access = Middleware(Access, keys, limits, settings.max_body_bytes, settings.access_log)
+    return [cors, access] if settings.origins else [access]
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -123,8 +152,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 async def _tell(_: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return Response(msgspec.json.encode(error_body(error)), failure_of(error).status,
-                    error_headers(error), media_type="application/json")
+    return error_response(error)
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import grpc
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tritonlm.contract import PROMPT
-from tritonlm.gateway.settings import ServerAddress
+from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.gateway.stream import TritonStream, server_lost
 from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
 from tritonlm_client.errors import from_message
@@ -22,12 +24,14 @@ PROMPT_NAMES = {tensor.name for tensor in PROMPT}
 class TritonConnection:
     """Connects to the gRPC port of one server; belongs to one event loop."""
 
-    def __init__(self, address: ServerAddress, num_streams: int) -> None:
+    def __init__(self, address: ServerAddress, settings: GatewaySettings) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address.grpc_url, options=CHANNEL_OPTIONS)
+        self._metadata = settings.server_metadata
+        self._channel = _channel(address.grpc_url, settings)
         self._stub = GRPCInferenceServiceStub(self._channel)
-        self._streams = [TritonStream(address.grpc_url, self._stub.ModelStreamInfer)
-                         for _ in range(num_streams)]
+        open_stream = partial(self._stub.ModelStreamInfer, metadata=self._metadata)
+        self._streams = [TritonStream(address.grpc_url, open_stream)
+                         for _ in range(settings.streams)]
         self._takes_prompts: dict[str, bool] = {}
 
     @property
@@ -43,7 +47,8 @@ class TritonConnection:
     async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
         try:
-            return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S)
+            return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S,
+                                               metadata=self._metadata)
         except grpc.RpcError as error:
             if error.code() in LOST_CODES:
                 raise server_lost(self.address.grpc_url, error) from None
@@ -53,7 +58,8 @@ class TritonConnection:
         """The models that are ready and take any kind of prompt; raises `Unavailable`."""
         try:
             index = await self._stub.RepositoryIndex(
-                messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S)
+                messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S,
+                metadata=self._metadata)
             return {entry.name for entry in index.models if await self._is_generator(entry.name)}
         except grpc.RpcError as error:
             raise server_lost(self.address.grpc_url, error) from None
@@ -67,9 +73,19 @@ class TritonConnection:
     async def _is_generator(self, model: str) -> bool:
         if model not in self._takes_prompts:
             reply = await self._stub.ModelConfig(messages.ModelConfigRequest(name=model),
-                                                 timeout=STATUS_TIMEOUT_S)
+                                                 timeout=STATUS_TIMEOUT_S,
+                                                 metadata=self._metadata)
             self._takes_prompts[model] = _takes_prompts(reply.config)
         return self._takes_prompts[model]
+
+
+def _channel(url: str, settings: GatewaySettings) -> grpc.aio.Channel:
+    if not settings.tls:
+        return grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+    files = (settings.tls_ca, settings.tls_key, settings.tls_cert)
+    credentials = grpc.ssl_channel_credentials(*(
+        None if file is None else file.read_bytes() for file in files))
+    return grpc.aio.secure_channel(url, credentials, options=CHANNEL_OPTIONS)
 
 
 def _takes_prompts(config: ModelConfig) -> bool:

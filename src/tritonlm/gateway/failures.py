@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
+from starlette.responses import Response
+
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 
 RETRY_AFTER_S = 1
@@ -80,6 +83,12 @@ def error_body(error: ServingError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": failure.type,
                       "param": FIELD_NAMES.get(field[1], field[1]) if field else None,
                       "code": failure.code}}
+
+
+def error_response(error: ServingError) -> Response:
+    """The response that tells of `error`; to a WebSocket, one that denies it."""
+    return Response(msgspec.json.encode(error_body(error)), failure_of(error).status,
+                    error_headers(error), media_type="application/json")
 
 
 def error_headers(error: ServingError) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tritonlm.gateway.body import Body
 from tritonlm.gateway.events import encoded
 from tritonlm.gateway.openai.messages import Message, template_messages
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
+from tritonlm.gateway.usage import Usage
 from tritonlm_client import Prompt
 from tritonlm_client.requests import generation_request
 
@@ -55,8 +56,13 @@ def told_piece(piece: Piece) -> dict[str, Any]:
 class GenerateScript:
     """The events of `/generate_stream`: one for each piece, and none after them."""
 
-    def events(self, _prompt: int, piece: Piece) -> list[bytes]:
+    def __init__(self, usage: Usage) -> None:
+        """`usage` counts the tokens."""
+        self._usage = usage
+
+    def events(self, prompt: int, piece: Piece) -> list[bytes]:
         """The piece as JSON."""
+        self._usage.count(prompt, piece)
         return [encoded(told_piece(piece))]
 
     def closing(self) -> list[bytes]:

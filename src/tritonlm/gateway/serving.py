@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from tritonlm.errors import StartFailure
 from tritonlm.gateway.app import create_app
+from tritonlm.gateway.keys import KeyRing
+from tritonlm.gateway.metrics import FOLDER_VARIABLE
 from tritonlm.gateway.settings import GatewaySettings
 
 BACKLOG = 4096
 
 
-def listen(settings: GatewaySettings) -> socket.socket:
-    """The socket that all workers accept from; raises `StartFailure` if the port is taken."""
+def prepare(settings: GatewaySettings) -> socket.socket:
+    """The socket that all workers accept from.
+
+    Raises `StartFailure` if the port is taken, and `InvalidArgument` for a bad file of keys.
+    """
+    if settings.keys_file is not None:
+        KeyRing.load(settings.keys_file)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
@@ -27,14 +37,16 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; then let running requests finish, for a time."""
-    config = uvicorn.Config(
-        partial(create_app, settings), factory=True, workers=settings.workers,
-        loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
-        ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
-        log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=settings.drain_timeout_s,
-    )
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
-    else:
-        Multiprocess(config, sockets=[listener]).run()
+    with tempfile.TemporaryDirectory(prefix="tritonlm-gateway-") as folder:
+        config = uvicorn.Config(
+            partial(create_app, settings, Path(folder)), factory=True, workers=settings.workers,
+            loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
+            ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
+            log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=settings.drain_timeout_s,
+        )
+        if settings.workers == 1:
+            uvicorn.Server(config).run(sockets=[listener])
+        else:
+            os.environ[FOLDER_VARIABLE] = folder
+            Multiprocess(config, sockets=[listener]).run()

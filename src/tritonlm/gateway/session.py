@@ -12,10 +12,11 @@ from uuid import uuid4
 import msgspec
 
 from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.failures import error_body
 from tritonlm.gateway.generation import told_piece
-from tritonlm.gateway.openai.usage import Usage
+from tritonlm.gateway.usage import Usage
 
 LOG = logging.getLogger(__name__)
 MAX_UNSENT = 64
@@ -27,7 +28,9 @@ MAX_KEPT_BYTES = 1 << 20
 class Session:
     """Runs requests and numbers what is said of them, so that a reader can go on after a loss."""
 
-    def __init__(self) -> None:
+    def __init__(self, caller: Caller) -> None:
+        """`caller` is who makes the requests."""
+        self.caller = caller
         self.token = uuid4().hex
         self._running: dict[str, tuple[Answers, asyncio.Task[None]]] = {}
         self._unsent: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_UNSENT)
@@ -43,10 +46,10 @@ class Session:
         return len(self._running)
 
     def run(self, request_id: str, answers: Answers) -> None:
-        """Say what comes of `answers`, under an id that is not in use."""
+        """Say what comes of `answers`, under an id that is not in use; the caller has entered."""
         task = asyncio.create_task(self._tell(request_id, answers))
         self._running[request_id] = answers, task
-        task.add_done_callback(lambda _: self._running.pop(request_id))
+        task.add_done_callback(lambda _: self._forget(request_id))
 
     def cancel(self, request_id: str) -> None:
         """End the request of that id, which runs; its last piece says that it was cancelled."""
@@ -88,6 +91,10 @@ class Session:
                 error = EngineFailure("the gateway failed")
             last = {"type": "error", "id": request_id, **error_body(error)}
         await self._unsent.put(last)
+
+    def _forget(self, request_id: str) -> None:
+        del self._running[request_id]
+        self.caller.leave()
 
     def _keep(self, text: str) -> None:
         self._sent.append(text)

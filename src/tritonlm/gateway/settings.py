@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from tritonlm.errors import InvalidArgument
 
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
 MAX_PORT = 65535
+MAX_WORKERS = 64
 ADDRESS_FORM = "HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load"
 
 
@@ -52,24 +54,59 @@ class GatewaySettings:
     """gRPC streams from a worker to each server; each carries many requests."""
     model_names: str = ""
     """More names of models, separated by commas: NAME=MODEL, such as gpt-2=generate."""
+    keys_file: Path | None = None
+    """JSON file of API keys and their limits; without it, everybody is let in."""
+    cors_origins: str = ""
+    """Origins whose pages may call, separated by commas; * is all."""
     max_body_bytes: int = 4 * 1024 * 1024
-    """Largest body of a request."""
+    """Largest body of a request, or message of a WebSocket."""
+    access_log: bool = True
+    """Write a line of JSON on stderr for each request."""
+    tls: bool = False
+    """Talk to the servers over TLS."""
+    tls_ca: Path | None = None
+    """With TLS: file of the authorities to trust; without it, the machine's."""
+    tls_cert: Path | None = None
+    """With TLS: file of the certificate to show."""
+    tls_key: Path | None = None
+    """With TLS: file of the certificate's key."""
+    server_header: str = ""
+    """Sent with each call to a server: NAME=VALUE, as its restricted protocols ask for."""
     drain_timeout_s: int = 30
     """How long a gateway that is told to stop waits for running requests."""
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
         _require("port", self.port, 0 <= self.port <= MAX_PORT, f"0 to {MAX_PORT}")
-        for name in ("workers", "streams", "max_body_bytes"):
+        _require("workers", self.workers, 1 <= self.workers <= MAX_WORKERS, f"1 to {MAX_WORKERS}")
+        for name in ("streams", "max_body_bytes"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
         _require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
+        _require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
+                 "given together with tls_key")
+        for name in ("tls_ca", "tls_cert"):
+            _require(name, getattr(self, name), self.tls or getattr(self, name) is None,
+                     "given together with tls")
+        _require("server_header", "(hidden)",
+                 not self.server_header or bool(self.server_metadata), "NAME=VALUE")
         self.aliases  # noqa: B018 - raises for a text that is none
 
     @property
     def addresses(self) -> tuple[ServerAddress, ...]:
         """The servers; raises `InvalidArgument`."""
         return tuple(ServerAddress.parse(text) for text in self.servers.split(",") if text.strip())
+
+    @property
+    def server_metadata(self) -> tuple[tuple[str, str], ...]:
+        """`server_header` as gRPC has it."""
+        name, _, value = self.server_header.partition("=")
+        return ((name.strip().lower(), value.strip()),) if name.strip() and value.strip() else ()
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of `cors_origins`."""
+        return [text.strip() for text in self.cors_origins.split(",") if text.strip()]
 
     @property
     def aliases(self) -> dict[str, str]:

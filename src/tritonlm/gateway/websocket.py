@@ -10,10 +10,12 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm.gateway import metrics
 from tritonlm.gateway.body import json_object, read_call
 from tritonlm.gateway.failures import error_body
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
+from tritonlm.gateway.keys import ApiKey
 from tritonlm.gateway.session import Session
 
 MAX_REQUESTS = 1024
@@ -32,6 +34,8 @@ class Seat:
 
     session: Session
     window_s: int
+    key: ApiKey | None
+    """Whose it is: nobody else may go on with it."""
     endpoint: asyncio.Task[Any] | None = None
     expiry: asyncio.TimerHandle | None = None
 
@@ -54,13 +58,14 @@ class Sockets:
         """One connection, from its first message to its last."""
         await socket.accept()
         try:
-            seat, after = self._take_seat(socket.query_params)
+            seat, after = self._take_seat(socket)
         except ServingError as error:
             await socket.send_text(_text({"type": "error", "id": None, **error_body(error)}))
             await socket.close(REFUSED_CLOSE, "refused")
             return
         seat.endpoint = asyncio.current_task()
         is_replaced = False
+        metrics.SOCKETS.inc()
         try:
             await self._converse(socket, seat, after)
         except asyncio.CancelledError:
@@ -69,22 +74,24 @@ class Sockets:
                 raise
             await socket.close(REPLACED_CLOSE, "the session goes on over another socket")
         finally:
+            metrics.SOCKETS.dec()
             if not is_replaced:
                 self._leave_seat(seat)
 
-    def _take_seat(self, query: Any) -> tuple[Seat, int]:
+    def _take_seat(self, socket: WebSocket) -> tuple[Seat, int]:
         """A new session, or one to go on with, and the number of the last message got."""
+        query, caller = socket.query_params, socket.state.caller
         window_s = _number(query, "window_s", MAX_WINDOW_S)
         if window_s and not self.can_resume:
             raise InvalidArgument("window_s", window_s, "a gateway of several workers cannot go "
                                   "on with a lost session; allowed: 0")
         if "session" not in query:
-            session = Session()
-            self._seats[session.token] = Seat(session, window_s)
+            session = Session(caller)
+            self._seats[session.token] = Seat(session, window_s, caller.key)
             return self._seats[session.token], 0
         after = _number(query, "after", 2**53)
         seat = self._seats.get(query["session"])
-        if seat is None or not seat.session.can_resume_after(after):
+        if seat is None or seat.key != caller.key or not seat.session.can_resume_after(after):
             raise NotFound("session: it is over, or too much of it was lost; start again")
         if seat.expiry is not None:
             seat.expiry.cancel()
@@ -150,7 +157,9 @@ class Sockets:
         if len(session) >= MAX_REQUESTS:
             raise Unavailable(f"{MAX_REQUESTS} requests run on this socket, the most that may")
         body, options = read_call(message, GenerateBody)
+        options = session.caller.applied_to(options)
         request = streamed_request(body, options, self.fleet.resolve(body.model))
+        session.caller.enter()
         session.run(request_id, self.fleet.open([request]))
 
 

@@ -14,10 +14,10 @@ from tritonlm.gateway.settings import GatewaySettings
 
 
 @asynccontextmanager
-async def running(settings):
+async def running(settings, shared):
     """The base of the gateway's URLs."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", lifespan="on",
-                            ws="websockets-sansio", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(create_app(settings, shared), port=0, log_level="warning",
+                            lifespan="on", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -31,11 +31,11 @@ async def running(settings):
 
 
 @pytest.fixture
-def gateway():
+def gateway(tmp_path):
     """`async with gateway(script, **settings) as (url, server)`."""
     @asynccontextmanager
     async def start(script, **settings):
         async with serve(script) as server, running(
-                GatewaySettings(servers=server.url, **settings)) as url:
+                GatewaySettings(servers=server.url, **settings), tmp_path) as url:
             yield url, server
     return start

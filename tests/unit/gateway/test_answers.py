@@ -11,7 +11,7 @@ from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.pieces import Piece, ask_for_pieces, read_pieces
-from tritonlm.gateway.settings import ServerAddress
+from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm_client.requests import generation_request
 
 GRACE_S = 5
@@ -55,7 +55,7 @@ async def connect():
     made = []
 
     def connect(url, num_streams=1):
-        made.append(TritonConnection(ServerAddress(url), num_streams))
+        made.append(TritonConnection(ServerAddress(url), GatewaySettings(streams=num_streams)))
         return made[-1]
     yield connect
     for connection in made:

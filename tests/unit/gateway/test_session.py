@@ -4,6 +4,7 @@ import asyncio
 
 from tests.fakes.triton_service import chunk
 
+from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.session import MAX_KEPT_BYTES, MAX_UNSENT, Session
 from tritonlm_client.requests import generation_request
@@ -45,7 +46,7 @@ async def settle():
 
 
 async def test_pieces_for_a_slow_reader_are_joined():
-    session = Session()
+    session = Session(Caller())
     stream = started(session)
     await settle()
     for _ in range(3 * MAX_UNSENT):
@@ -60,7 +61,7 @@ async def test_pieces_for_a_slow_reader_are_joined():
 
 
 async def test_what_was_sent_can_be_had_again_from_any_place():
-    session = Session()
+    session = Session(Caller())
     stream = started(session)
     for _ in range(5):
         await settle()
@@ -73,7 +74,7 @@ async def test_what_was_sent_can_be_had_again_from_any_place():
 
 
 async def test_what_was_dropped_cannot():
-    session = Session()
+    session = Session(Caller())
     stream = started(session)
     for _ in range(3):
         await settle()
@@ -83,7 +84,7 @@ async def test_what_was_dropped_cannot():
 
 
 async def test_a_bug_is_an_error_of_its_request(caplog):
-    session = Session()
+    session = Session(Caller())
     stream = started(session)
     await settle()
     stream.sink(object(), True)

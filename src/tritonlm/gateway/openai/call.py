@@ -17,8 +17,8 @@ from tritonlm.gateway.body import Body
 from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.events import encoded, open_events
 from tritonlm.gateway.fleet import Fleet
-from tritonlm.gateway.openai.usage import Usage
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
+from tritonlm.gateway.usage import Usage
 from tritonlm_client import Prompt
 from tritonlm_client.requests import generation_request
 
@@ -81,14 +81,14 @@ class Writer:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._usage = Usage()
+        self.usage = Usage()
         self._head = {"id": call.form.id_prefix + uuid4().hex, "object": call.form.chunk_object,
                       "created": int(time.time()), "model": call.model}
         self._tells_usage = bool(call.stream_options and call.stream_options.include_usage)
 
     def events(self, prompt: int, piece: Piece) -> list[bytes]:
         """Data of the events that tell of `piece`."""
-        self._usage.count(prompt, piece)
+        self.usage.count(prompt, piece)
         choice = self._call.form.chunk_choice(self._index(prompt, piece), prompt, piece)
         event = {**self._head, "choices": [choice]}
         if self._tells_usage:
@@ -97,7 +97,7 @@ class Writer:
 
     def closing(self) -> list[bytes]:
         """Data of the events after the last piece."""
-        last = {**self._head, "choices": [], "usage": self._usage.as_json()}
+        last = {**self._head, "choices": [], "usage": self.usage.as_json()}
         return [encoded(last), DONE] if self._tells_usage else [DONE]
 
     async def whole(self, answers: Answers) -> bytes:
@@ -105,12 +105,12 @@ class Writer:
         choices: dict[int, dict[str, Any]] = {}
         async for pieces in answers:
             for prompt, piece in pieces:
-                self._usage.count(prompt, piece)
+                self.usage.count(prompt, piece)
                 index = self._index(prompt, piece)
                 choices[index] = self._call.form.whole_choice(index, prompt, piece)
         return encoded({**self._head, "object": self._call.form.whole_object,
                         "choices": [choices[index] for index in sorted(choices)],
-                        "usage": self._usage.as_json()})
+                        "usage": self.usage.as_json()})
 
     def _index(self, prompt: int, piece: Piece) -> int:
         return prompt * self._call.num_sequences + piece.sequence_index
@@ -119,6 +119,8 @@ class Writer:
 async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     """The response to `call`; raises `ServingError` if it fails before its first piece."""
     writer = Writer(call)
+    request.state.record.model = call.model
+    request.state.record.usage = writer.usage
     answers = fleet.open(call.requests(fleet.resolve(call.model)))
     if call.is_stream:
         return await open_events(request, answers, writer)

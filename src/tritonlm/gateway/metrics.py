@@ -1,0 +1,39 @@
+"""The gateway's own metrics, for all workers together; docs/gateway.md lists them."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Where workers share their counts; prometheus_client looks for it when it is imported."""
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+REQUESTS = Counter("tritonlm_gateway_requests", "Requests by path and status", ["path", "status"])
+IN_FLIGHT = Gauge("tritonlm_gateway_requests_in_flight", "Requests that are being answered",
+                  multiprocess_mode="livesum")
+SOCKETS = Gauge("tritonlm_gateway_sockets", "Open WebSockets", multiprocess_mode="livesum")
+FIRST_BYTE_S = Histogram("tritonlm_gateway_first_byte_seconds",
+                         "From a request's head to the first byte of its answer's body", ["path"],
+                         buckets=BOUNDS_S)
+REQUEST_S = Histogram("tritonlm_gateway_request_seconds", "From a request's head to its end",
+                      ["path"], buckets=BOUNDS_S)
+INPUT_TOKENS = Counter("tritonlm_gateway_input_tokens", "Tokens of prompts", ["model"])
+OUTPUT_TOKENS = Counter("tritonlm_gateway_output_tokens", "Tokens of answers", ["model"])
+
+
+def page() -> bytes:
+    """All metrics as Prometheus reads them."""
+    registry = CollectorRegistry()
+    if FOLDER_VARIABLE in os.environ:
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest()

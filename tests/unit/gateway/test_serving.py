@@ -1,0 +1,130 @@
+"""The gateway's processes: several workers, a clean end, and running requests that may finish."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from tests.fakes.many_requests_triton import serve
+from tests.fakes.triton_service import chunk
+from typer.testing import CliRunner
+
+from tritonlm.cli import app
+from tritonlm.errors import InvalidArgument
+from tritonlm.gateway.keys import KeyRing
+from tritonlm.gateway.settings import GatewaySettings, ServerAddress
+
+COMMAND = str(Path(sys.executable).parent / "tritonlm")
+BODY = {"model": "generate", "prompt": "Hi", "stream": True}
+
+
+async def slow(request, send):
+    for place in range(10):
+        await asyncio.sleep(0.05)
+        send(chunk("x", finish_reason="stop" if place == 9 else "", is_final=place == 9))
+
+
+@asynccontextmanager
+async def started(*options):
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "gateway", "--port", "0", *options, stdout=subprocess.PIPE)
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        url = line.decode().removeprefix("gateway:").strip()
+        async with aiohttp.ClientSession() as session:
+            while True:
+                try:
+                    async with session.get(f"{url}/health/ready") as response:
+                        assert response.status == 200
+                        break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.1)
+        yield process, url
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_running_requests_finish_and_new_ones_are_not_taken():
+    async with serve(slow) as server, started("--servers", server.url) as (process, url):
+        async with aiohttp.ClientSession() as session, session.post(
+                f"{url}/v1/completions", json=BODY) as response:
+            await response.content.readline()
+            process.send_signal(signal.SIGTERM)
+            text = (await response.read()).decode()
+        assert text.rstrip().endswith("[DONE]")
+        await asyncio.wait_for(process.wait(), 10)
+        with pytest.raises(aiohttp.ClientError):
+            async with aiohttp.ClientSession() as session:
+                await session.get(f"{url}/health/live")
+
+
+async def test_workers_share_the_port_and_count_together():
+    async with serve(slow) as server, started(
+            "--servers", server.url, "--workers", "2") as (process, url):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+            async def one():
+                async with http.post(f"{url}/v1/completions", json=BODY) as response:
+                    return (await response.read()).decode()
+
+            texts = await asyncio.gather(*(one() for _ in range(20)))
+            assert all(text.rstrip().endswith("[DONE]") for text in texts)
+            async with http.get(f"{url}/metrics") as response:
+                page = await response.text()
+        name = 'tritonlm_gateway_requests_total{path="/v1/completions",status="200"}'
+        [line] = [line for line in page.splitlines() if line.startswith(name)]
+        assert float(line.rsplit(" ", 1)[1]) == 20
+        children = psutil.Process(process.pid).children()
+        assert len(children) >= 2
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 20)
+        psutil.wait_procs(children, 5)
+        assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.parametrize(("options", "environ", "message"), [
+    (["--servers", "nonsense"], {}, "servers: 'nonsense' is not allowed"),
+    (["--workers", "0"], {}, "workers: 0 is not allowed"),
+    (["--model-names", "x"], {}, "model_names: 'x'"),
+    (["--keys-file", "/none"], {}, "keys_file: /none cannot be used"),
+    (["--tls-cert", "/none"], {}, "tls_cert: "),
+    (["--tls-ca", "/none"], {}, "tls_ca: "),
+    (["--server-header", "x"], {}, "server_header: "),
+    ([], {"TRITONLM_GATEWAY_NONSENSE": "1"}, "TRITONLM_GATEWAY_NONSENSE: '1' is not allowed"),
+    ([], {"TRITONLM_GATEWAY_PORT": "70000"}, "port: 70000 is not allowed"),
+])
+def test_bad_settings_are_refused_by_name(options, environ, message):
+    result = CliRunner().invoke(app, ["gateway", *options], env=os.environ | environ)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+@pytest.mark.parametrize(("text", "grpc_url", "metrics_url"), [
+    ("localhost:8001", "localhost:8001", None),
+    ("a:1:2", "a:1", "http://a:2/metrics"), ("[::1]:1:2", "[::1]:1", "http://[::1]:2/metrics"),
+])
+def test_addresses_of_servers(text, grpc_url, metrics_url):
+    assert ServerAddress.parse(text) == ServerAddress(grpc_url, metrics_url)
+    both = GatewaySettings(servers=f"{text}, b:3").addresses
+    assert both == (ServerAddress(grpc_url, metrics_url), ServerAddress("b:3"))
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:b", "a:1:2:3", ":1", "a:0", "a:70000"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(InvalidArgument, match="servers"):
+        GatewaySettings(servers=text)
+
+
+def test_a_new_key_goes_with_its_entry(tmp_path):
+    key, entry = CliRunner().invoke(app, ["new-key", "alice"]).output.splitlines()
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": [json.loads(entry)]}))
+    assert KeyRing.load(path).find(key.removeprefix("key: ")).name == "alice"
