@@ -32,6 +32,8 @@ class Runner:
         self._model = model
         self._block_size = block_size
         self._cache = KVCache(model.layers, num_blocks * block_size, model.dtype, model.device)
+        if model.device.type == "cpu":
+            _lay_out_by_column(model.module)
         parameters = inspect.signature(model.module.forward).parameters
         self._can_choose_logits = "logits_to_keep" in parameters
 
@@ -72,6 +74,17 @@ class Runner:
             return None
         wanted = np.concatenate((places, last_places(batch)))
         return torch.from_numpy(wanted).to(self._model.device)
+
+
+def _lay_out_by_column(module: torch.nn.Module) -> None:
+    """Store the float32 matrices of `module` by column, but for those that look up embeddings.
+
+    The product with a single token is up to twice as fast so, with more tokens it is as fast.
+    """
+    looked_up = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+    for linear in [m for m in module.modules() if type(m) is torch.nn.Linear]:
+        if linear.weight.dtype == torch.float32 and id(linear.weight) not in looked_up:
+            linear.weight.data = linear.weight.data.t().contiguous().t()
 
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
