@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "tritonlm.backend": (*BASE, "tritonlm.engine", "tritonlm.text", "tritonlm.backend"),
     "tritonlm.server": (*BASE, "tritonlm.server"),
     "tritonlm_client": (*BASE, "tritonlm_client"),
-    "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.gateway"),
+    "tritonlm.balancing": (*BASE, "tritonlm.balancing"),
+    "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.balancing", "tritonlm.gateway"),
     **dict.fromkeys(BASE, BASE),
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from typing_extensions import Self
@@ -15,6 +17,20 @@ from tritonlm.gateway.pieces import Piece, read_pieces
 from tritonlm.gateway.stream import Outcome, TritonStream
 
 
+class Route(Protocol):
+    """Where the requests of a call go."""
+
+    @property
+    def stream(self) -> TritonStream:
+        """The stream to send them on."""
+
+    def begun(self, after_s: float) -> None:
+        """Their first piece has come."""
+
+    def failed(self, error: ServingError) -> bool:
+        """They have failed; whether `stream` now is another server's."""
+
+
 class Answers:
     """Iterate over it once: each step gives all (prompt, piece) that have come since the last.
 
@@ -22,15 +38,14 @@ class Answers:
     the `with` block ends is cancelled at the server.
     """
 
-    def __init__(self, stream: TritonStream, requests: Sequence[ModelInferRequest]) -> None:
-        """Send `requests`, one for each prompt."""
-        self._stream = stream
+    def __init__(self, route: Route, requests: Sequence[ModelInferRequest]) -> None:
+        """Send `requests`, one for each prompt, where `route` leads."""
+        self._route = route
         self._requests = requests
-        self._num_unfinished = len(requests)
         self._inbox: deque[tuple[int, Outcome]] = deque()
         self._has_mail = asyncio.Event()
-        for prompt, request in enumerate(requests):
-            stream.submit(request, partial(self._put, prompt))
+        self._has_begun = False
+        self._submit()
 
     def __aiter__(self) -> Self:
         return self
@@ -44,8 +59,14 @@ class Answers:
                     raise StopAsyncIteration
                 self._has_mail.clear()
                 await self._has_mail.wait()
-            while self._inbox:
-                pieces += _read(*self._inbox.popleft())
+            try:
+                while self._inbox:
+                    pieces += _read(*self._inbox.popleft())
+            except ServingError as error:
+                self._go_elsewhere(error)
+        if not self._has_begun:
+            self._has_begun = True
+            self._route.begun(time.monotonic() - self._start_s)
         return _joined(pieces)
 
     def __enter__(self) -> Self:
@@ -54,6 +75,22 @@ class Answers:
     def __exit__(self, *_: object) -> None:
         for request in self._requests:
             self._stream.abandon(request)
+
+    def _submit(self) -> None:
+        self._stream = self._route.stream
+        self._start_s = time.monotonic()
+        self._num_unfinished = len(self._requests)
+        for prompt, request in enumerate(self._requests):
+            self._stream.submit(request, partial(self._put, prompt))
+
+    def _go_elsewhere(self, error: ServingError) -> None:
+        """Begin again at another server, if nothing was heard from this one; else raise."""
+        can_move = self._route.failed(error)
+        if self._has_begun or not can_move:
+            raise error
+        self.__exit__()
+        self._inbox.clear()
+        self._submit()
 
     def cancel(self) -> None:
         """End the answers at the server; the pieces that tell of the end still come."""

@@ -31,6 +31,7 @@ from tritonlm.gateway.limits import Limits
 from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
+from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.websocket import Sockets
 
@@ -47,8 +48,8 @@ class Gateway:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Connections to the servers, from before the first request until after the last one."""
         settings = self.settings
-        connections = [TritonConnection(address, settings) for address in settings.addresses]
-        self.fleet = Fleet(connections, settings.aliases)
+        servers = [Server(TritonConnection(address, settings)) for address in settings.addresses]
+        self.fleet = Fleet(servers, settings.aliases)
         self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
         await self.fleet.start()
         yield
@@ -89,8 +90,8 @@ class Gateway:
         upstream = streamed_request(body, options, self.fleet.resolve(body.model))
         record = request.state.record
         record.model = body.model
-        return await open_events(request, self.fleet.open([upstream]),
-                                 GenerateScript(record.usage))
+        answers = self.fleet.open([upstream], str(options.get("priority", "")))
+        return await open_events(request, answers, GenerateScript(record.usage))
 
     async def websocket(self, socket: WebSocket) -> None:
         """Many requests at once on one socket."""

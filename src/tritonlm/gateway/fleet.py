@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import Sequence
 
+import aiohttp
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from tritonlm.errors import NotFound, ServingError, Unavailable
+from tritonlm.balancing.policy import BY_PRIORITY, choose
+from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
-from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.server import Server
+from tritonlm.gateway.stream import TritonStream
+from tritonlm.options import Options
 
+LOG = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 1.0
+MIN_PREFIX_BYTES = 64
+MAX_PREFIX_BYTES = 512
+"""Prompts that begin with the same so many bytes go to the same server."""
+PROMPT_INPUTS = frozenset({"text_input", "messages", "input_ids"})
 
 
 class Fleet:
     """Watches the servers, and gives each request to one of them."""
 
-    def __init__(self, connections: Sequence[TritonConnection], aliases: dict[str, str]) -> None:
-        self._connections = connections
+    def __init__(self, servers: Sequence[Server], aliases: dict[str, str]) -> None:
+        self._servers = servers
         self._aliases = aliases
-        self._models: dict[TritonConnection, set[str]] = {}
+        self._chance = random.Random()
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Look at every server once, and from now on every second."""
+        self._http = aiohttp.ClientSession()
         await self._look()
         self._watch = asyncio.create_task(self._look_on())
 
@@ -32,48 +44,91 @@ class Fleet:
         """End what still runs, and all connections."""
         if self._watch is not None:
             self._watch.cancel()
-        await asyncio.gather(*(connection.close() for connection in self._connections))
+        await self._http.close()
+        await asyncio.gather(*(server.connection.close() for server in self._servers))
 
     @property
     def models(self) -> list[str]:
         """Names under which models are served now."""
-        served = set().union(*self._models.values())
+        served = set().union(*(server.models for server in self._servers))
         return sorted(served | {alias for alias, name in self._aliases.items() if name in served})
 
     def resolve(self, name: str) -> str:
         """The model of that name; raises `NotFound`, or `Unavailable` if no server is there."""
         model = self._aliases.get(name, name)
-        if not self._models:
+        if not any(server.models for server in self._servers):
             raise Unavailable("no server is ready; retry later")
-        if not any(model in models for models in self._models.values()):
+        if not any(model in server.models for server in self._servers):
             raise NotFound(f"the model {name!r} does not exist; there are: "
                            f"{', '.join(self.models)}")
         return model
 
-    def open(self, requests: Sequence[ModelInferRequest]) -> Answers:
-        """Send `requests`, all for one model, to a server that has it."""
-        return Answers(self.connection(requests[0].model_name).stream, requests)
+    def open(self, requests: Sequence[ModelInferRequest], priority: str = "") -> Answers:
+        """Send `requests`, all for one model, to a server that has it; raises `Unavailable`."""
+        policy = BY_PRIORITY.get(priority or Options.priority, "normal")
+        return Answers(FleetRoute(self, requests[0], policy), requests)
 
-    def connection(self, model: str) -> TritonConnection:
-        """A server that has `model`; raises `Unavailable`."""
-        able = [connection for connection, models in self._models.items() if model in models]
-        if not able:
+    def choose(
+        self, model: str, policy: str = "normal", prefix: bytes = b"",
+        avoided: Sequence[Server] = (),
+    ) -> Server:
+        """A server that has `model`; one that is ejected only if there is no other."""
+        able = [server for server in self._servers
+                if model in server.models and server not in avoided]
+        well = [server for server in able if not server.health.is_ejected] or able
+        if not well:
             raise Unavailable(f"no server has the model {model} ready; retry later")
-        return min(able, key=lambda connection: connection.num_unfinished)
+        place = choose(policy, [server.candidate for server in well], prefix, self._chance)
+        return well[place]
 
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:
+                LOG.exception("a look at the servers failed")
 
     async def _look(self) -> None:
-        found = await asyncio.gather(*map(_models_of, self._connections))
-        self._models = {connection: models for connection, models
-                        in zip(self._connections, found, strict=True) if models is not None}
+        await asyncio.gather(*(server.look(self._http) for server in self._servers))
 
 
-async def _models_of(connection: TritonConnection) -> set[str] | None:
-    try:
-        return await connection.models()
-    except ServingError:
-        return None
+class FleetRoute:
+    """To one server, and if that one fails before it has begun, to another."""
+
+    def __init__(self, fleet: Fleet, request: ModelInferRequest, policy: str) -> None:
+        self._fleet = fleet
+        self._model = request.model_name
+        self._policy = policy
+        self._prefix = _prefix(request)
+        self._server = fleet.choose(self._model, policy, self._prefix)
+        self._tried = [self._server]
+
+    @property
+    def stream(self) -> TritonStream:
+        """The stream of the server that was chosen last."""
+        return self._server.connection.stream
+
+    def begun(self, after_s: float) -> None:
+        """The first piece has come."""
+        self._server.begun(after_s)
+
+    def failed(self, error: ServingError) -> bool:
+        """Whether another server may do better."""
+        if isinstance(error, Unavailable | EngineFailure):
+            self._server.failed()
+        if not isinstance(error, Unavailable):
+            return False
+        try:
+            self._server = self._fleet.choose(self._model, self._policy, avoided=self._tried)
+        except Unavailable:
+            return False
+        self._tried.append(self._server)
+        return True
+
+
+def _prefix(request: ModelInferRequest) -> bytes:
+    """The beginning of the prompt, if it is long enough to be worth computing once."""
+    prompt = next((raw for tensor, raw in zip(request.inputs, request.raw_input_contents,
+                                              strict=True) if tensor.name in PROMPT_INPUTS), b"")
+    return prompt[4:MAX_PREFIX_BYTES] if len(prompt) >= MIN_PREFIX_BYTES else b""

@@ -29,6 +29,13 @@ REQUEST_S = Histogram("tritonlm_gateway_request_seconds", "From a request's head
 INPUT_TOKENS = Counter("tritonlm_gateway_input_tokens", "Tokens of prompts", ["model"])
 OUTPUT_TOKENS = Counter("tritonlm_gateway_output_tokens", "Tokens of answers", ["model"])
 
+SERVER_UP = Gauge("tritonlm_gateway_server_up", "Whether a server answers and has a model",
+                  ["server"], multiprocess_mode="livemin")
+SERVER_FAILURES = Counter("tritonlm_gateway_server_failures",
+                          "Requests that failed through a server's fault", ["server"])
+SERVER_EJECTIONS = Counter("tritonlm_gateway_server_ejections",
+                           "How often a server got no more requests for a while", ["server"])
+
 
 def page() -> bytes:
     """All metrics as Prometheus reads them."""

@@ -39,7 +39,7 @@ async def tokenize(fleet: Fleet, body: TokenizeBody) -> dict[str, Any]:
         raise InvalidArgument("prompt", body.prompt, "give exactly one of prompt and messages")
     prompt = body.prompt if body.messages is None else template_messages(body.messages)
     request = infer_request("tokenize", uuid4().hex, prompt_tensors(prompt or ""), ["input_ids"])
-    response = await fleet.connection(fleet.resolve(body.model)).infer(request)
+    response = await fleet.choose(fleet.resolve(body.model)).connection.infer(request)
     ids = np.frombuffer(response.raw_output_contents[0], "<i4").tolist()
     return {"tokens": ids, "count": len(ids)}
 
@@ -48,5 +48,5 @@ async def detokenize(fleet: Fleet, body: DetokenizeBody) -> dict[str, Any]:
     """The text of ids, without special tokens; raises `ServingError`."""
     tensors = {DETOKENIZE_IDS.name: np.array([body.tokens], np.int32)}
     request = infer_request("detokenize", uuid4().hex, tensors, ["text_output"])
-    response = await fleet.connection(fleet.resolve(body.model)).infer(request)
+    response = await fleet.choose(fleet.resolve(body.model)).connection.infer(request)
     return {"prompt": deserialize_bytes_tensor(response.raw_output_contents[0])[0].decode()}

@@ -160,7 +160,12 @@ class Sockets:
         options = session.caller.applied_to(options)
         request = streamed_request(body, options, self.fleet.resolve(body.model))
         session.caller.enter()
-        session.run(request_id, self.fleet.open([request]))
+        try:
+            answers = self.fleet.open([request], str(options.get("priority", "")))
+        except ServingError:
+            session.caller.leave()
+            raise
+        session.run(request_id, answers)
 
 
 async def _speak(socket: WebSocket, session: Session, after: int) -> None:

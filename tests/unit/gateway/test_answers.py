@@ -43,6 +43,19 @@ async def text_of(answers):
         return "".join([piece.text async for pieces in answers for _, piece in pieces])
 
 
+class To:
+    """The way to one stream."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def begun(self, after_s):
+        pass
+
+    def failed(self, error):
+        return False
+
+
 async def until(condition):
     end_s = time.monotonic() + GRACE_S
     while not condition():
@@ -66,7 +79,7 @@ async def test_many_requests_share_a_stream_and_get_their_own_answers(connect):
     async with serve(spell) as server:
         connection = connect(server.url)
         texts = [f"answer number {i}" for i in range(50)]
-        got = await asyncio.gather(*(text_of(Answers(connection.stream, [request(text)]))
+        got = await asyncio.gather(*(text_of(Answers(To(connection.stream), [request(text)]))
                                      for text in texts))
         assert (got, server.num_streams) == (texts, 1)
         assert connection.num_unfinished == 0
@@ -75,7 +88,7 @@ async def test_many_requests_share_a_stream_and_get_their_own_answers(connect):
 async def test_several_prompts_are_told_apart(connect):
     async with serve(spell) as server:
         texts = {}
-        answers = Answers(connect(server.url).stream, [request("first"), request("second")])
+        answers = Answers(To(connect(server.url).stream), [request("first"), request("second")])
         async for pieces in answers:
             for prompt, piece in pieces:
                 texts[prompt] = texts.get(prompt, "") + piece.text
@@ -85,7 +98,7 @@ async def test_several_prompts_are_told_apart(connect):
 async def test_streams_share_the_requests(connect):
     async with serve(hang) as server:
         connection = connect(server.url, num_streams=2)
-        running = [Answers(connection.stream, [request()]) for _ in range(4)]
+        running = [Answers(To(connection.stream), [request()]) for _ in range(4)]
         await until(lambda: len(server.requests) == 4)
         assert server.num_streams == 2
         for answers in running:
@@ -99,7 +112,7 @@ async def test_a_reader_that_is_behind_gets_pieces_joined(connect):
                        finish_reason="length" if count == 5 else ""))
 
     async with serve(many) as server:
-        answers = Answers(connect(server.url).stream, [request()])
+        answers = Answers(To(connect(server.url).stream), [request()])
         await until(lambda: answers._num_unfinished == 0)
         assert [pieces async for pieces in answers] == [
             [(0, Piece("ab" * 5, "length", 1, 5))]]
@@ -114,7 +127,7 @@ async def test_an_error_is_that_of_its_request_alone(connect):
 
     async with serve(refuse_short) as server:
         stream = connect(server.url).stream
-        bad, good = Answers(stream, [request("x")]), Answers(stream, [request("long")])
+        bad, good = Answers(To(stream), [request("x")]), Answers(To(stream), [request("long")])
         with pytest.raises(InvalidArgument, match="longer"):
             await text_of(bad)
         assert await text_of(good) == "long"
@@ -123,7 +136,7 @@ async def test_an_error_is_that_of_its_request_alone(connect):
 async def test_leaving_early_cancels_at_the_server(connect):
     async with serve(hang) as server:
         connection = connect(server.url)
-        with Answers(connection.stream, [request(request_id="it")]) as answers:
+        with Answers(To(connection.stream), [request(request_id="it")]) as answers:
             await answers.__anext__()
         await until(lambda: server.cancelled == ["it"])
         await until(lambda: connection.num_unfinished == 0)
@@ -141,7 +154,7 @@ async def test_a_cancellation_that_comes_too_early_is_repeated(connect):
                 cancel(request_id, send)
 
         server._cancel = late
-        with Answers(connect(server.url).stream, [request(request_id="it")]):
+        with Answers(To(connect(server.url).stream), [request(request_id="it")]):
             pass
         await until(lambda: server.cancelled == ["it"])
 
@@ -149,8 +162,8 @@ async def test_a_cancellation_that_comes_too_early_is_repeated(connect):
 async def test_what_is_over_is_not_cancelled(connect):
     async with serve(spell) as server:
         connection = connect(server.url)
-        assert await text_of(Answers(connection.stream, [request()])) == "Hi"
-        assert await text_of(Answers(connection.stream, [request()])) == "Hi"
+        assert await text_of(Answers(To(connection.stream), [request()])) == "Hi"
+        assert await text_of(Answers(To(connection.stream), [request()])) == "Hi"
         assert server.cancelled == []
 
 
@@ -158,7 +171,7 @@ async def test_a_lost_server_ends_its_requests_and_is_found_again(connect):
     async with serve(hang) as server:
         url = server.url
         connection = connect(url)
-        running = [Answers(connection.stream, [request()]) for _ in range(3)]
+        running = [Answers(To(connection.stream), [request()]) for _ in range(3)]
         for answers in running:
             await answers.__anext__()
         await server.stop()
@@ -166,12 +179,12 @@ async def test_a_lost_server_ends_its_requests_and_is_found_again(connect):
             with pytest.raises(Unavailable, match="was lost"):
                 await answers.__anext__()
         with pytest.raises(Unavailable):
-            await text_of(Answers(connection.stream, [request()]))
+            await text_of(Answers(To(connection.stream), [request()]))
     async with serve(spell, url):
         end_s = time.monotonic() + GRACE_S
         while time.monotonic() < end_s:
             try:
-                text = await text_of(Answers(connection.stream, [request()]))
+                text = await text_of(Answers(To(connection.stream), [request()]))
                 break
             except Unavailable:
                 await asyncio.sleep(0.1)

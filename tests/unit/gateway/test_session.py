@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.fakes.triton_service import chunk
+from tests.unit.gateway.test_answers import To
 
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
@@ -22,7 +23,7 @@ class Stream:
 
 def started(session, name="a"):
     stream = Stream()
-    session.run(name, Answers(stream, [generation_request("generate", "Hi", {}, True)]))
+    session.run(name, Answers(To(stream), [generation_request("generate", "Hi", {}, True)]))
     return stream
 
 

@@ -121,7 +121,8 @@ async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     writer = Writer(call)
     request.state.record.model = call.model
     request.state.record.usage = writer.usage
-    answers = fleet.open(call.requests(fleet.resolve(call.model)))
+    answers = fleet.open(call.requests(fleet.resolve(call.model)),
+                         str(call.options.get("priority", "")))
     if call.is_stream:
         return await open_events(request, answers, writer)
     with answers:

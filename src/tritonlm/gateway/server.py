@@ -1,0 +1,72 @@
+"""A server of the fleet: its connection, its load, its health."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from tritonlm.balancing.health import Health
+from tritonlm.balancing.load import Load, LoadMeter
+from tritonlm.balancing.policy import Candidate
+from tritonlm.errors import Unavailable
+from tritonlm.gateway import metrics
+from tritonlm.gateway.connection import STATUS_TIMEOUT_S, TritonConnection
+
+SMOOTHING = 0.2
+"""Weight of the newest of the times that are measured here."""
+
+
+class Server:
+    """One of the servers; belongs to one event loop."""
+
+    def __init__(self, connection: TritonConnection) -> None:
+        self.connection = connection
+        self.name = connection.address.grpc_url
+        self.models: set[str] = set()
+        """What it serves now; nothing if it does not answer."""
+        self.health = Health()
+        self._meter = LoadMeter()
+        self._load: Load | None = None
+        self._first_piece_s: float | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is known of it; without metrics, what was measured here."""
+        load = self._load or Load(first_token_s=self._first_piece_s)
+        return Candidate(self.name, load, self.connection.num_unfinished)
+
+    def begun(self, after_s: float) -> None:
+        """A request has had its first piece."""
+        self.health.succeed()
+        last_s = self._first_piece_s
+        self._first_piece_s = after_s if last_s is None else (
+            last_s + SMOOTHING * (after_s - last_s))
+
+    def failed(self) -> None:
+        """A request has failed through its fault."""
+        num_ejections = self.health.num_ejections
+        self.health.fail()
+        metrics.SERVER_FAILURES.labels(self.name).inc()
+        if self.health.num_ejections > num_ejections:
+            metrics.SERVER_EJECTIONS.labels(self.name).inc()
+
+    async def look(self, http: aiohttp.ClientSession) -> None:
+        """See what it serves and how busy it is."""
+        try:
+            self.models = await self.connection.models()
+        except Unavailable:
+            self.models = set()
+        self._load = await self._read_load(http) if self.models else None
+        metrics.SERVER_UP.labels(self.name).set(bool(self.models))
+
+    async def _read_load(self, http: aiohttp.ClientSession) -> Load | None:
+        """None if it has no metrics, or does not tell them."""
+        if self.connection.address.metrics_url is None:
+            return None
+        try:
+            timeout = aiohttp.ClientTimeout(STATUS_TIMEOUT_S)
+            async with http.get(self.connection.address.metrics_url, timeout=timeout) as answer:
+                return self._meter.read(await answer.text())
+        except (aiohttp.ClientError, asyncio.TimeoutError, UnicodeDecodeError):
+            return None
