@@ -31,6 +31,8 @@ class Generate:
     """Checks and tokenises requests, and leaves them to the sending thread."""
 
     model = MODELS["generate"]
+    is_cached = False
+    """Whether the server keeps answers for requests to come."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Return when the engines are ready."""
@@ -58,7 +60,7 @@ class Generate:
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; they are answered later, by the sending thread."""
         for request in requests:
-            answer = Answer(request, self.model)
+            answer = Answer(request, self.model, self.is_cached)
             try:
                 self._session.put(self._admit(request, answer))
             except Exception as error:

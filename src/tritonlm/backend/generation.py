@@ -20,6 +20,7 @@ from tritonlm.engine.messages import Submit
 from tritonlm.options import Options
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+CUT_SHORT = frozenset({"cancelled", "deadline"})
 TEXT_OUTPUTS = frozenset({"text_output", "detokenize_ids", "detokenize_span"})
 CANCELLED_VALUES = {
     "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
@@ -35,7 +36,11 @@ class Answer:
     It is finished exactly once, with the last data or with an error.
     """
 
-    def __init__(self, request: pb_utils.InferenceRequest, model: Model) -> None:
+    def __init__(
+        self, request: pb_utils.InferenceRequest, model: Model, is_cached: bool = False
+    ) -> None:
+        """An answer that `is_cached` is that of other requests too."""
+        self.is_cached = is_cached
         self._model = model
         self._sender = request.get_response_sender()
         self.requested = frozenset(request.requested_output_names())
@@ -47,6 +52,8 @@ class Answer:
         assert not self.is_finished, "a response after the final one"
         self.is_finished = is_final
         began_s = time.perf_counter()
+        if self.is_cached:
+            values = _cacheable(values)
         self._sender.send(model_response(self._model, values, self.requested),
                           flags=FINAL if is_final else 0)
         self.budget.send_s += time.perf_counter() - began_s
@@ -195,3 +202,14 @@ class Generation:
             "detokenize_num_ids": [len(part.window) for part in parts],
         }, is_final)
         self.sent_s = time.monotonic()
+
+
+def _cacheable(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that a cache may keep.
+
+    Triton keeps no answer that has an empty output. So what is empty is left out, unless the answer
+    was cut short: then its text is, and nobody else gets it.
+    """
+    if not CUT_SHORT.isdisjoint(values["finish_reason"]):
+        return values | {"text_output": [], "output_ids": []}
+    return {name: value for name, value in values.items() if np.size(value)}

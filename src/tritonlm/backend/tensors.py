@@ -41,13 +41,14 @@ def output_tensor(tensor: Tensor, values: Any) -> pb_utils.Tensor:
 def model_response(
     model: Model, values: Mapping[str, Any], requested: Container[str]
 ) -> pb_utils.InferenceResponse:
-    """A response of `model` with the outputs that are `requested`; `values` has all of them.
+    """A response of `model` with the outputs of `values` that are `requested`.
 
     Outputs that were not requested are not built: `send` of tritonserver 24.10 would free them
     without holding the GIL.
     """
     return pb_utils.InferenceResponse([output_tensor(tensor, values[tensor.name])
-                                       for tensor in model.outputs if tensor.name in requested])
+                                       for tensor in model.outputs
+                                       if tensor.name in requested and tensor.name in values])
 
 
 def error_response(error: Exception) -> pb_utils.InferenceResponse:

@@ -75,7 +75,8 @@ def launch(
     run = run_directory.create()
     with reaper.guard(run):
         repositories = repository.render(sources, run.path / "repositories",
-                                         plan.config.to_parameters(), plan.settings.front_ends)
+                                         plan.config.to_parameters(), plan.settings.front_ends,
+                                         has_cache=plan.settings.response_cache_mib > 0)
         log_path = plan.settings.log_file or run.log
         process = _start(plan, run, repositories, log_path)
         server = TritonServer(process, plan.settings, run.path, log_path, report)
@@ -117,6 +118,8 @@ def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[
         f"--grpc-address={settings.host}", f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}", f"--metrics-port={settings.metrics_port}",
         f"--exit-timeout-secs={settings.exit_timeout_s + EXIT_MARGIN_S}",
+        *([f"--cache-config=local,size={settings.response_cache_mib * 2**20}"]
+          if settings.response_cache_mib else []),
     ]
 
 

@@ -19,11 +19,13 @@ CONFIG_NAME = "config.pbtxt"
 
 
 def render(
-    sources: tuple[Path, ...], target: Path, settings: Mapping[str, str], front_ends: int
+    sources: tuple[Path, ...], target: Path, settings: Mapping[str, str], front_ends: int,
+    has_cache: bool = False,
 ) -> list[Path]:
     """Copies of `sources` in `target`, whose Python models have `settings` as parameters.
 
-    The front end model gets `front_ends` instances. Raises `StartFailure` for a source without
+    The front end model gets `front_ends` instances; a server that `has_cache` uses it for the
+    models that have a setting for it. Raises `StartFailure` for a source without
     models, or with a model that has no readable config.
     """
     copies = []
@@ -35,7 +37,7 @@ def render(
             copy = target / source.name / model.name
             shutil.copytree(model, copy, ignore=shutil.ignore_patterns("__pycache__"))
             config = _read(model / CONFIG_NAME)
-            _edit(config, settings, front_ends)
+            _edit(config, settings, front_ends, has_cache)
             (copy / CONFIG_NAME).write_text(text_format.MessageToString(config))
         copies.append(target / source.name)
     return copies
@@ -48,11 +50,13 @@ def _read(path: Path) -> Any:
         raise StartFailure(f"{path} cannot be read: {error}") from None
 
 
-def _edit(config: Any, settings: Mapping[str, str], front_ends: int) -> None:
+def _edit(config: Any, settings: Mapping[str, str], front_ends: int, has_cache: bool) -> None:
     if config.backend != "python":
         return
     for name, text in settings.items():
         config.parameters[name].string_value = text
+    if config.HasField("response_cache"):
+        config.response_cache.enable |= has_cache
     if config.name == FRONT_END:
         group = config.instance_group[0] if config.instance_group else config.instance_group.add()
         group.count = front_ends

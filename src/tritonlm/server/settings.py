@@ -24,6 +24,8 @@ class ServerSettings:
     """Port of the Prometheus metrics."""
     front_ends: int = 2
     """Instances of `generate`: each takes requests and sends tokens, about 10,000 a second."""
+    response_cache_mib: int = 0
+    """Memory for answers of `complete` to requests that come again, in MiB; 0: none are kept."""
     exit_timeout_s: int = 10
     """How long requests may go on when the server is told to stop; then they are cancelled."""
     tritonserver: Path | None = None
@@ -45,5 +47,6 @@ class ServerSettings:
                 raise InvalidArgument(name, getattr(self, name), f"allowed: 0 to {MAX_PORT}")
         if self.front_ends < 1:
             raise InvalidArgument("front_ends", self.front_ends, "allowed: 1 and more")
-        if self.exit_timeout_s < 0:
-            raise InvalidArgument("exit_timeout_s", self.exit_timeout_s, "allowed: 0 and more")
+        for name in ("exit_timeout_s", "response_cache_mib"):
+            if getattr(self, name) < 0:
+                raise InvalidArgument(name, getattr(self, name), "allowed: 0 and more")

@@ -46,6 +46,15 @@ def test_the_front_end_alone_gets_the_instances(sources, tmp_path):
     assert not read(models, "tokenize").instance_group
 
 
+def test_a_cache_is_used_by_the_models_that_have_a_setting_for_it(sources, tmp_path):
+    with (sources[0] / "generate" / "config.pbtxt").open("a") as config:
+        config.write("\nresponse_cache { enable: false }")
+    for has_cache in (False, True):
+        models, _ = repository.render(sources, tmp_path / str(has_cache), {}, 1, has_cache)
+        assert read(models, "generate").response_cache.enable is has_cache
+        assert not read(models, "tokenize").HasField("response_cache")
+
+
 def test_an_instance_group_keeps_its_kind(sources, tmp_path):
     config = sources[0] / "generate" / "config.pbtxt"
     config.write_text(config.read_text() + " instance_group [{ count: 1 kind: KIND_CPU }]")
