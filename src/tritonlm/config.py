@@ -21,6 +21,7 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
 BOOLS = {"true": True, "false": False}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "int4")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ModelConfig:
     """auto, cpu or cuda; auto is cuda where there is one."""
     dtype: str = "auto"
     """auto, float32, bfloat16 or float16; auto is the checkpoint's own, and float32 on a cpu."""
+    quantization: str = "none"
+    """none or int4: linear layers hold 4-bit weights (NF4); needs tritonlm[quantization]."""
     max_model_len: int | None = None
     """Prompt and output tokens of a request together; unset, what the checkpoint was made for."""
     default_max_tokens: int = 256
@@ -88,6 +91,8 @@ class ModelConfig:
         """Raise `InvalidArgument` for a value out of range."""
         _require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
         _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        _require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
+                 f"one of {', '.join(QUANTIZATIONS)}")
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
                      "max_prefill_chunk", "priority_ageing_s", "max_unfinished_requests",

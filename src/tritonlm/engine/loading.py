@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
 from tritonlm.engine.cache import LayerShape
 from tritonlm.errors import InvalidArgument
 
+QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
 """Length of models whose checkpoint names none."""
 
@@ -71,9 +78,8 @@ def adopt_module(
     """Give `module` our attention, in place; raises `InvalidArgument` if it cannot take it."""
     device = module.device
     module.requires_grad_(False).eval()
-    num_parameters = sum(parameter.numel() for parameter in module.parameters())
     num_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
-    report(f"loaded {type(module).__name__}, {num_parameters / 1e6:,.1f} M parameters, "
+    report(f"loaded {type(module).__name__}, {module.num_parameters() / 1e6:,.1f} M parameters, "
            f"{num_bytes / 2**30:.2f} GiB as {str(module.dtype).removeprefix('torch.')} on {device}")
     samples = tuple(_sample(config.model, module, length) for length in (7, 4))
     return LoadedModel(
@@ -104,13 +110,26 @@ def _read_checkpoint(config: ModelConfig, device: torch.device) -> PreTrainedMod
     name, revision = config.model, config.revision
     if os.sep in name and not os.path.isdir(name) and name.startswith((".", "/", "~")):
         raise InvalidArgument("model", name, "there is no such folder")
+    quantization = _quantization(config.quantization)
     try:
         checkpoint_config = AutoConfig.from_pretrained(name, revision=revision)
         module = AutoModelForCausalLM.from_pretrained(
-            name, config=checkpoint_config, revision=revision, dtype=dtype)
+            name, config=checkpoint_config, revision=revision, dtype=dtype,
+            quantization_config=quantization)
         return module.to(device)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
         raise InvalidArgument("model", name, f"it cannot be loaded: {first_line(error)}") from error
+
+
+def _quantization(name: str) -> BitsAndBytesConfig | None:
+    """How transformers is to quantise weights; raises `InvalidArgument` where it cannot."""
+    if name == "none":
+        return None
+    missing = [package for package in QUANTIZATION_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise InvalidArgument("quantization", name, f"{' and '.join(missing)} must be installed: "
+                                                    "pip install 'tritonlm[quantization]'")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
 @torch.inference_mode()
