@@ -12,6 +12,7 @@ is_given = $(filter command%,$(origin $(1)))
 option_name = --$(shell echo $(1) | tr A-Z_ a-z-)
 serve_options = $(foreach name,$(SERVE_SETTINGS),\
 	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
+gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test bench-engine bench-memory bench-serving check install clean host
@@ -19,12 +20,12 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "serve takes $(SERVE_SETTINGS),"
+	@echo "serve takes $(SERVE_SETTINGS) GATEWAY_PORT,"
 	@echo "and in ARGS any other option: make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
 	@echo "PYTHON is the interpreter to make the environment VENV with."
 
 serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
-	@exec $(BIN)/tritonlm serve $(serve_options) $(ARGS)
+	@exec $(BIN)/tritonlm serve --gateway-port $(gateway_port) $(serve_options) $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tritonlm.contract import PROMPT
+from tritonlm.errors import Unavailable
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.gateway.stream import TritonStream, server_lost
 from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
@@ -62,7 +63,7 @@ class TritonConnection:
                 metadata=self._metadata)
             return {entry.name for entry in index.models if await self._is_generator(entry.name)}
         except grpc.RpcError as error:
-            raise server_lost(self.address.grpc_url, error) from None
+            raise Unavailable(str(error.details())) from None
 
     async def close(self) -> None:
         """End what still runs, and the connection."""

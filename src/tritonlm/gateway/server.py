@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import aiohttp
 
@@ -13,6 +14,7 @@ from tritonlm.errors import Unavailable
 from tritonlm.gateway import metrics
 from tritonlm.gateway.connection import STATUS_TIMEOUT_S, TritonConnection
 
+LOG = logging.getLogger(__name__)
 SMOOTHING = 0.2
 """Weight of the newest of the times that are measured here."""
 
@@ -55,7 +57,9 @@ class Server:
         """See what it serves and how busy it is."""
         try:
             self.models = await self.connection.models()
-        except Unavailable:
+        except Unavailable as error:
+            if self.models:
+                LOG.warning("server %s does not answer: %s", self.name, error.message)
             self.models = set()
         self._load = await self._read_load(http) if self.models else None
         metrics.SERVER_UP.labels(self.name).set(bool(self.models))

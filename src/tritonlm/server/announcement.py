@@ -14,14 +14,15 @@ PROMPT = "Once upon a time"
 MAX_TOKENS = 32
 
 
-def text(server: TritonServer, model: str) -> str:
+def text(server: TritonServer, model: str, gateway_url: str | None = None) -> str:
     """The announcement of `server`, which serves `model`: several lines."""
+    gateway = f"\n  OpenAI   {gateway_url}/v1" if gateway_url else ""
     curl, python, command = (shlex.join(words) for words in commands(server))
     return f"""
 ready: {model}
   HTTP     {server.http_url}
   gRPC     {server.grpc_url}
-  metrics  {server.metrics_url}
+  metrics  {server.metrics_url}{gateway}
 
 Try it from another terminal:
   {curl}

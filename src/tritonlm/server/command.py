@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache, partial
 from typing import Any
 
 from rich.console import Console
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
-from tritonlm.server import announcement, launcher, supervisor
+from tritonlm.server import announcement, gateway_process, launcher, supervisor
 from tritonlm.server.flags import options_of, settings_of
+from tritonlm.server.gateway_process import GatewayStart
 from tritonlm.server.log import PREFIX
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
@@ -29,20 +33,36 @@ def serve(**values: Any) -> None:
     try:
         plan = launcher.prepare(settings_of(ServerSettings, values),
                                 settings_of(ModelConfig, values, SET_BY_LAUNCHER))
-        _run(plan, console)
+        gateway_port = settings_of(GatewayStart, values).choose_port(plan.settings.host)
+        with ExitStack() as beside:
+            _run(plan, console, partial(_start_gateway, beside, gateway_port, values["model"]))
     except KeyboardInterrupt:
         console.print(f"{PREFIX}stopped", markup=False)
 
 
-def _run(plan: launcher.Launch, console: Console) -> None:
+def _start_gateway(
+    beside: ExitStack, port: int | None, model: str, server: ServerSettings
+) -> str | None:
+    """The URL of a gateway that lives as long as `beside`, if there is to be one."""
+    if port is None:
+        return None
+    return beside.enter_context(gateway_process.running(port, server, model))
+
+
+def _run(
+    plan: launcher.Launch, console: Console,
+    start_gateway: Callable[[ServerSettings], str | None],
+) -> None:
     def report(line: str) -> None:
         console.print(line, markup=False)
 
     report(f"{PREFIX}starting tritonserver with {plan.config.model}")
+    start_once = cache(start_gateway)  # it finds a server that was started again by itself
     with console.status("loading the models") as status:
         def announce(server: TritonServer) -> None:
             status.stop()
-            print(announcement.text(server, plan.config.model), flush=True)
+            gateway_url = start_once(plan.settings)
+            print(announcement.text(server, plan.config.model, gateway_url), flush=True)
 
         supervisor.run(plan, report, announce)
 
@@ -55,4 +75,5 @@ def _stop_on_signals() -> None:
 
 
 serve.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [*options_of(ModelConfig, SET_BY_LAUNCHER), *options_of(ServerSettings)])
+    [*options_of(ModelConfig, SET_BY_LAUNCHER), *options_of(ServerSettings),
+     *options_of(GatewayStart)])

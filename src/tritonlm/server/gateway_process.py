@@ -1,0 +1,87 @@
+"""A gateway beside the server: a process of its own, which finds the server again by itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonlm.config import DEMO_CHECKPOINT
+from tritonlm.errors import InvalidArgument, StartFailure
+from tritonlm.server import ports
+from tritonlm.server.settings import MAX_PORT, ServerSettings
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 15.0
+POLL_INTERVAL_S = 0.05
+
+
+@dataclass(frozen=True)
+class GatewayStart:
+    """Whether a gateway is started beside the server."""
+
+    gateway_port: int | None = None
+    """Port of an OpenAI-compatible gateway, 0 for any free one; unset, none is started."""
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for a port that does not exist."""
+        if self.gateway_port is not None and not 0 <= self.gateway_port <= MAX_PORT:
+            raise InvalidArgument("gateway_port", self.gateway_port, f"allowed: 0 to {MAX_PORT}")
+
+    def choose_port(self, host: str) -> int | None:
+        """The port, which is free now; raises `StartFailure` if it is not."""
+        if self.gateway_port is None:
+            return None
+        return ports.choose(host, {"--gateway-port": self.gateway_port})["--gateway-port"]
+
+
+@contextmanager
+def running(port: int, server: ServerSettings, model: str) -> Iterator[str]:
+    """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`."""
+    settings = {
+        "servers": f"{server.reachable_host}:{server.grpc_port}:{server.metrics_port}",
+        "host": server.host, "port": port, "model_names": f"{_name_of(model)}=generate",
+        "access_log": False, "drain_timeout_s": server.exit_timeout_s,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings)],
+        start_new_session=True,  # a terminal's Ctrl-C is for the launcher
+    )
+    try:
+        url = f"http://{server.reachable_host}:{port}"
+        _wait_until_ready(url, process)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(server.exit_timeout_s + STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    due_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < due_s:
+        if process.poll() is not None:
+            raise StartFailure(f"the gateway ended with exit code {process.returncode}")
+        try:
+            with urllib.request.urlopen(f"{url}/health/ready", timeout=POLL_INTERVAL_S * 20):
+                return
+        except OSError:
+            time.sleep(POLL_INTERVAL_S)
+    raise StartFailure(f"the gateway was not ready within {START_TIMEOUT_S:g} s")
+
+
+def _name_of(model: str) -> str:
+    """What clients may call a model: its hub id, or the name of its folder."""
+    if Path(model) == DEMO_CHECKPOINT:
+        return "demo"
+    return Path(model).name if Path(model).exists() else model
