@@ -144,7 +144,7 @@ class Generation:
         Returns the keys that the engine need not go on with: a stop text has ended them.
         """
         fresh = [sequence for sequence in self.sequences if sequence.has_news]
-        self._count_tokens([new for sequence in fresh if (new := sequence.count_new())], metrics)
+        self._count_tokens(sum(sequence.count_new() for sequence in fresh), metrics)
         if not (self.options.stream or self.options.stop or self.is_over):
             return []
         began_s = time.perf_counter()
@@ -155,16 +155,18 @@ class Generation:
             ready = [sequence for sequence in fresh if not (may_wait and sequence.is_held_back)]
             for sequence in ready:
                 is_final = sequence is ready[-1] and self.is_over
-                self._send([sequence], [sequence.next_part()], sequence.num_parts - 1, is_final)
+                part = sequence.next_part()
+                self._send([sequence], [part], sequence.num_parts - 1, is_final)
+                metrics.count("tritonlm_chunks_total")
+                metrics.count("tritonlm_coalesced_tokens_total", amount=max(len(part.ids) - 1, 0))
         elif self.is_over:
             self._send(self.sequences, [sequence.whole() for sequence in self.sequences], 0, True)
         return stopped
 
-    def _count_tokens(self, nums_new: list[int], metrics: FrontEndMetrics) -> None:
-        """Count the new tokens of each sequence that has any."""
-        if not nums_new:
+    def _count_tokens(self, num_new: int, metrics: FrontEndMetrics) -> None:
+        if num_new == 0:
             return
-        now_s, budget, num_new = time.monotonic(), self.answer.budget, sum(nums_new)
+        now_s, budget = time.monotonic(), self.answer.budget
         if math.isnan(self._counted_s):
             metrics.observe("tritonlm_time_to_first_token_seconds", now_s - budget.received_s)
             metrics.observe("tritonlm_queue_seconds", budget.queue_s)
@@ -174,9 +176,6 @@ class Generation:
                             (now_s - self._counted_s) / num_new, num_new)
         self._counted_s = now_s
         metrics.count("tritonlm_output_tokens_total", amount=num_new)
-        if self.options.stream:
-            metrics.count("tritonlm_chunks_total", amount=len(nums_new))
-            metrics.count("tritonlm_coalesced_tokens_total", amount=num_new - len(nums_new))
 
     def _send(
         self, sequences: list[Sequence], parts: list[Part], chunk_index: int, is_final: bool

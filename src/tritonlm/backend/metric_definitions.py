@@ -28,7 +28,7 @@ METRICS = {
     "tritonlm_prompt_tokens_total": Definition(
         COUNTER, "Tokens of prompts whose first token came"),
     "tritonlm_output_tokens_total": Definition(COUNTER, "Tokens that engines have made"),
-    "tritonlm_chunks_total": Definition(COUNTER, "Groups of a stream's tokens that went together"),
+    "tritonlm_chunks_total": Definition(COUNTER, "Responses of streams"),
     "tritonlm_coalesced_tokens_total": Definition(
         COUNTER, "Tokens of streams that travelled with an earlier one"),
     "tritonlm_time_to_first_token_seconds": Definition(
