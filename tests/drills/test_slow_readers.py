@@ -1,0 +1,106 @@
+"""Clients that do not read: nobody else is slowed, and what they hold is bounded.
+
+A model does not see that nobody reads: Triton takes its responses and keeps them for the client.
+So a request's limit of output tokens is what bounds the memory that it can take there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from contextlib import ExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+from benchmarks.grpc_load import Load, inference_request
+from benchmarks.serving_load import measure
+from tests.drills.waiting import until
+from tests.metrics import total
+from tritonclient.grpc import service_pb2_grpc
+
+NUM_FAST = 50
+NUM_SLOW = 50
+NUM_TOKENS = 1_000
+"""Of each slow reader."""
+MAX_BYTES_PER_TOKEN = 512
+"""That Triton keeps of an unread response."""
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def server(start_echo):
+    return start_echo(step_ms=4, front_ends=1, max_num_seqs=NUM_FAST + NUM_SLOW)
+
+
+def fast_readers(server):
+    """The speed of some seconds of streams that are read at once."""
+    load = Load(server.grpc_url, "generate", NUM_FAST, 4 * NUM_FAST, num_prompt_tokens=16,
+                num_output_tokens=100, vocab_size=256, seed=1)
+    return measure(load, 2)
+
+
+@asynccontextmanager
+async def http_slow_readers(server):
+    """Connections that have sent a request and read nothing."""
+    address = urlsplit(server.http_url)
+    body = json.dumps({"input_ids": [5] * 16, "max_tokens": NUM_TOKENS, "stream": True}).encode()
+    head = (f"POST /v2/models/generate/generate_stream HTTP/1.1\r\nHost: {address.netloc}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n")
+    with ExitStack() as connections:
+        for _ in range(NUM_SLOW):
+            connection = connections.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((address.hostname, address.port))
+            connection.sendall(head.encode() + body)
+        yield
+
+
+@asynccontextmanager
+async def grpc_slow_readers(server):
+    """Calls that have sent a request and read nothing."""
+    load = Load(server.grpc_url, "generate", 1, 1, num_prompt_tokens=16,
+                num_output_tokens=NUM_TOKENS, vocab_size=256, seed=2)
+    random = np.random.default_rng(0)
+    async with grpc.aio.insecure_channel(server.grpc_url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = [stub.ModelStreamInfer() for _ in range(NUM_SLOW)]
+        for call in calls:
+            await call.write(inference_request(load, random))
+        yield
+
+
+async def until_running(server, number):
+    await until(lambda: total(server.metrics_url, "tritonlm_requests_running") == number,
+                lambda: total(server.metrics_url, "tritonlm_requests_running"), limit_s=60)
+
+
+@pytest.mark.parametrize("slow_readers", [http_slow_readers, grpc_slow_readers])
+async def test_those_who_read_are_not_slowed_by_those_who_do_not(server, slow_readers):
+    alone = fast_readers(server)
+    async with slow_readers(server):
+        await until_running(server, NUM_SLOW)
+        beside = await asyncio.to_thread(fast_readers, server)
+    assert (alone.num_failed, beside.num_failed) == (0, 0)
+    assert beside.output_tokens_per_s > alone.output_tokens_per_s / 2
+    assert beside.ttft_median_ms < 2 * alone.ttft_median_ms + 50
+    await until_running(server, 0)
+
+
+@pytest.mark.parametrize("slow_readers", [http_slow_readers, grpc_slow_readers])
+async def test_what_is_not_read_takes_bounded_memory_once(server, slow_readers):
+    process, sizes = psutil.Process(server.pid), []
+    for _ in range(2):
+        before = total(server.metrics_url, "tritonlm_requests_total")
+        sizes.append(process.memory_info().rss)
+        async with slow_readers(server):
+            await until(lambda before=before: total(
+                server.metrics_url, "tritonlm_requests_total") == before + NUM_SLOW,
+                "a slow reader holds up its request")
+            sizes.append(process.memory_info().rss)
+    first, full, _, again = sizes
+    assert full - first < NUM_SLOW * NUM_TOKENS * MAX_BYTES_PER_TOKEN
+    assert again - full < 16 * MIB, "what was freed is not used again"
