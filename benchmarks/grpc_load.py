@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import string
 import sys
 import time
@@ -23,6 +24,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 OUTPUTS = ("text_output", "finish_reason", "num_output_tokens")
 STREAMS_PER_CONNECTION = 16
+LENGTH_BYTES = 4
+"""In front of a text."""
 CHARS_PER_TOKEN = 6
 """At least, of a random text; the prompt is cut to its length."""
 CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
@@ -35,13 +38,15 @@ class Load:
     address: str
     model: str
     concurrency: int
-    """Requests at a time, each on a stream of its own."""
+    """Requests at a time."""
     num_requests: int
     num_prompt_tokens: int
     num_output_tokens: int
     vocab_size: int
     """Prompts are random ids below it; 0: random texts, cut to as many tokens."""
     seed: int
+    has_stream_each: bool = False
+    """A stream for each request; else one for each place of the loop."""
 
 
 @dataclass(frozen=True)
@@ -80,31 +85,66 @@ def inference_request(load: Load, random: np.random.Generator) -> Any:
     return request
 
 
-async def run_one(stub: Any, request: Any) -> Seen:
-    """Send `request` and read its stream to the end."""
-    started_s = time.monotonic()
-    first_s = last_s = float("nan")
-    num_tokens = num_chunks = num_first_tokens = place = 0
-    try:
-        call = stub.ModelStreamInfer()
-        await call.write(request)
-        await call.done_writing()
-        while (response := await call.read()) is not grpc.aio.EOF:
-            if response.error_message:
-                return Seen(started_s, first_s, last_s, num_tokens, num_chunks, num_first_tokens,
-                            response.error_message)
-            last_s = time.monotonic()
-            answer = response.infer_response
-            if not num_chunks:
-                place = [output.name for output in answer.outputs].index("num_output_tokens")
-            num_tokens = int.from_bytes(answer.raw_output_contents[place], "little")
-            if not num_chunks:
-                first_s, num_first_tokens = last_s, num_tokens
-            num_chunks += 1
-    except grpc.RpcError as error:
-        return Seen(started_s, first_s, last_s, num_tokens, num_chunks, num_first_tokens,
-                    str(error))
-    return Seen(started_s, first_s, last_s, num_tokens, num_chunks, num_first_tokens)
+class Stream:
+    """A bidirectional stream that carries one request after the other."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        self._call: Any = None
+
+    async def run(self, request: Any) -> Seen:
+        """Send `request` and read its responses to the last one."""
+        watch = _Watch(time.monotonic())
+        try:
+            if self._call is None:
+                self._call = self._stub.ModelStreamInfer()
+            await self._call.write(request)
+            while not watch.is_over:
+                watch.take(await self._call.read())
+        except grpc.RpcError as error:
+            watch.error, self._call = str(error), None
+        return watch.seen()
+
+    async def close(self) -> None:
+        """End the stream in order."""
+        if self._call is not None:
+            await self._call.done_writing()
+            await self._call.read()
+            self._call = None
+
+
+@dataclass
+class _Watch:
+    """What has been seen of a request so far."""
+
+    started_s: float
+    first_s: float = math.nan
+    last_s: float = math.nan
+    num_tokens: int = 0
+    num_chunks: int = 0
+    num_first_tokens: int = 0
+    error: str = ""
+    is_over: bool = False
+
+    def take(self, response: Any) -> None:
+        """The next message of the stream."""
+        if response is grpc.aio.EOF or response.error_message:
+            self.is_over = True
+            self.error = "the stream ended" if response is grpc.aio.EOF else response.error_message
+            return
+        self.last_s = time.monotonic()
+        answer = response.infer_response
+        raw = {output.name: value for output, value in zip(
+            answer.outputs, answer.raw_output_contents, strict=True)}
+        self.num_tokens = int.from_bytes(raw["num_output_tokens"], "little")
+        self.is_over = len(raw["finish_reason"]) > LENGTH_BYTES
+        if not self.num_chunks:
+            self.first_s, self.num_first_tokens = self.last_s, self.num_tokens
+        self.num_chunks += 1
+
+    def seen(self) -> Seen:
+        return Seen(self.started_s, self.first_s, self.last_s, self.num_tokens, self.num_chunks,
+                    self.num_first_tokens, self.error)
 
 
 async def run(load: Load, requests: list[Any]) -> list[Seen]:
@@ -117,8 +157,12 @@ async def run(load: Load, requests: list[Any]) -> list[Seen]:
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
 
     async def slot(number: int) -> None:
+        stream = Stream(stubs[number % num_connections])
         for request in queue:
-            seen.append(await run_one(stubs[number % num_connections], request))
+            seen.append(await stream.run(request))
+            if load.has_stream_each:
+                await stream.close()
+        await stream.close()
 
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -28,7 +28,7 @@ def server(start_echo):
 
 def load(server, num_requests, concurrency, num_tokens=NUM_TOKENS):
     return Load(server.grpc_url, "generate", concurrency, num_requests, num_prompt_tokens=16,
-                num_output_tokens=num_tokens, vocab_size=256, seed=1)
+                num_output_tokens=num_tokens, vocab_size=256, seed=1, has_stream_each=True)
 
 
 @dataclass(frozen=True)
