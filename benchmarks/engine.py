@@ -14,6 +14,7 @@ import typer
 from benchmarks import machine
 from benchmarks.report import Results, say
 from benchmarks.session import Measure, Session
+from benchmarks.settings import Settings, parse_settings
 from benchmarks.shapes import SHAPES
 from benchmarks.subjects import DEMO, NAMES, Subject, find_subject
 from tritonlm.config import ModelConfig
@@ -24,13 +25,12 @@ from tritonlm.errors import InvalidArgument
 def main(
     shape: Annotated[list[str] | None, typer.Option(
         help=f"Of {', '.join(NAMES)}; default: {' and '.join(SHAPES)} on a GPU, {DEMO} on a CPU. "
-             "May be repeated, like all that follow.")] = None,
+             "May be repeated.")] = None,
     concurrency: Annotated[list[int] | None, typer.Option(
         min=1, help="Requests at a time; default: 1, 32 and 256; 1 and 16 of the demo.")] = None,
     measure: Annotated[list[Measure] | None, typer.Option(
         help="What to measure; default: all.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(
-        "--set", metavar="NAME=VALUE", help="A setting of the engine.")] = None,
+    setting: Settings = None,
     runs: Annotated[int | None, typer.Option(
         min=1, help="Take the median of so many; default: 1, and 9 of the demo.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(
@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Measure the engine on this machine, in this process, without a network."""
     try:
-        subjects = _subjects(shape or [], setting or [], checkpoints)
+        subjects = _subjects(shape, parse_settings(setting), checkpoints)
     except InvalidArgument as error:
         raise typer.BadParameter(error.message) from None
     about = machine.describe(choose_device(subjects[0].config.device))
@@ -50,14 +50,12 @@ def main(
         session.run(subject)
 
 
-def _subjects(names: list[str], settings: list[str], checkpoints: Path | None) -> list[Subject]:
-    malformed = [setting for setting in settings if "=" not in setting]
-    if malformed:
-        raise InvalidArgument("--set", malformed[0], "allowed: NAME=VALUE")
-    values = dict(setting.split("=", maxsplit=1) for setting in settings)
-    device = choose_device(ModelConfig.build(values, {}).device)
+def _subjects(
+    names: list[str] | None, settings: dict[str, str], checkpoints: Path | None
+) -> list[Subject]:
+    device = choose_device(ModelConfig.build(settings, {}).device)
     usual = [*SHAPES] if device.type == "cuda" else [DEMO]
-    return [find_subject(name, device, checkpoints, values) for name in names or usual]
+    return [find_subject(name, device, checkpoints, settings) for name in names or usual]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import rich.table
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+BARS = "▁▂▃▄▅▆▇█"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -51,6 +53,14 @@ def number(value: float) -> str:
     if abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """`values` as a line of bars between the least and the most of them."""
+    low, high = min(values), max(values)
+    places = [(value - low) / (high - low or 1) * (len(BARS) - 1) for value in values]
+    line = "".join(BARS[round(place)] for place in places)
+    return f"{number(low)} {line} {number(high)}"
 
 
 def say(line: str) -> None:

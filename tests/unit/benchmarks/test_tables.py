@@ -11,9 +11,9 @@ from benchmarks import against_generate, against_vllm, urgent
 from benchmarks.against_generate import ONE_BY_ONE, PADDED, Compared
 from benchmarks.bars import BARS, PEERS, verdict
 from benchmarks.closed_loop import Timeline
+from benchmarks.footprint import Footprint, Growth
 from benchmarks.host_time import HostTime
-from benchmarks.memory import Footprint, Growth
-from benchmarks.report import Results, Table, number
+from benchmarks.report import Results, Table, number, sparkline
 from benchmarks.workload import Speed, Workload
 
 
@@ -45,6 +45,12 @@ def test_a_padded_batch_has_no_bar():
 def test_numbers_have_three_digits_at_least():
     texts = ["0.00", "1.65", "11.9", "99.9", "100", "34,012"]
     assert [number(value) for value in (0, 1.651, 11.94, 99.94, 99.96, 34_012.4)] == texts
+
+
+@pytest.mark.parametrize(("values", "line"), [
+    ([10, 17, 10], "10.0 ▁█▁ 17.0"), ([5, 5], "5.00 ▁▁ 5.00"), ([0, 1, 2], "0.00 ▁▅█ 2.00")])
+def test_values_as_a_line(values, line):
+    assert sparkline(values) == line
 
 
 def test_a_table_as_markdown():
