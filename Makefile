@@ -15,7 +15,7 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench-engine bench-memory bench-serving check install clean host
+.PHONY: help serve test bench-engine bench-memory bench-serving bench-gateway check install clean host
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-memory: $(VENV)/.installed ## Watch the engine's memory over 10,000 reques
 
 bench-serving: $(VENV)/.installed ## Measure a server as clients see it; ARGS=--help
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-gateway: $(VENV)/.installed ## Measure what the gateway costs; ARGS=--help
+	$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint and check types
 	$(BIN)/ruff check

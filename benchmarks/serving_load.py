@@ -58,28 +58,30 @@ class ServingSpeed:
             first_error=next((one.error for one in seen if one.error), ""))
 
 
-def measure(load: Load, num_processes: int) -> ServingSpeed:
-    """Run `load` in at most `num_processes` processes, which begin together."""
+def measure(
+    load: Load, num_processes: int, client: str = "benchmarks.grpc_load"
+) -> ServingSpeed:
+    """Run `load` in at most `num_processes` processes of `client`, which begin together."""
     num_processes = min(num_processes, load.concurrency)
     shares = [dataclasses.replace(
         load, seed=load.seed + place, num_requests=_share(load.num_requests, place, num_processes),
         concurrency=_share(load.concurrency, place, num_processes))
         for place in range(num_processes)]
-    clients = [_start(share) for share in shares]
+    clients = [_start(share, client) for share in shares]
     try:
-        for client in clients:
-            assert client.stdout is not None
-            if client.stdout.readline() != "ready\n":
+        for process in clients:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
                 raise RuntimeError("a client process of the load could not reach the server")
-        for client in clients:
-            assert client.stdin is not None
-            client.stdin.write("\n")
-            client.stdin.flush()
-        answers = [client.communicate()[0] for client in clients]
+        for process in clients:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        answers = [process.communicate()[0] for process in clients]
     finally:
-        for client in clients:
-            client.kill()
-            client.wait()
+        for process in clients:
+            process.kill()
+            process.wait()
     return ServingSpeed.of(load.concurrency, [
         Seen(*values) for answer in answers for values in json.loads(answer)])
 
@@ -98,8 +100,8 @@ def table(title: str, speeds: Sequence[ServingSpeed]) -> Table:
     return Table(title, columns, rows, "; ".join(errors))
 
 
-def _start(load: Load) -> subprocess.Popen[str]:
-    client = subprocess.Popen([sys.executable, "-m", "benchmarks.grpc_load"], cwd=ROOT, text=True,
+def _start(load: Load, module: str) -> subprocess.Popen[str]:
+    client = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, text=True,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert client.stdin is not None
     client.stdin.write(json.dumps(dataclasses.asdict(load)) + "\n")

@@ -13,7 +13,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from typing_extensions import Self
 
 from tritonlm.errors import ServingError
-from tritonlm.gateway.pieces import Piece, read_pieces
+from tritonlm.gateway.pieces import Piece, PieceReader
 from tritonlm.gateway.stream import Outcome, TritonStream
 
 
@@ -61,7 +61,7 @@ class Answers:
                 await self._has_mail.wait()
             try:
                 while self._inbox:
-                    pieces += _read(*self._inbox.popleft())
+                    pieces += self._read(*self._inbox.popleft())
             except ServingError as error:
                 self._go_elsewhere(error)
         if not self._has_begun:
@@ -76,10 +76,17 @@ class Answers:
         for request in self._requests:
             self._stream.abandon(request)
 
+    def _read(self, prompt: int, outcome: Outcome) -> list[tuple[int, Piece]]:
+        if isinstance(outcome, ServingError):
+            raise outcome
+        read = self._readers[prompt].read(outcome.infer_response)
+        return [(prompt, piece) for piece in read]
+
     def _submit(self) -> None:
         self._stream = self._route.stream
         self._start_s = time.monotonic()
         self._num_unfinished = len(self._requests)
+        self._readers = [PieceReader() for _ in self._requests]
         for prompt, request in enumerate(self._requests):
             self._stream.submit(request, partial(self._put, prompt))
 
@@ -101,12 +108,6 @@ class Answers:
         self._num_unfinished -= is_last
         self._inbox.append((prompt, outcome))
         self._has_mail.set()
-
-
-def _read(prompt: int, outcome: Outcome) -> list[tuple[int, Piece]]:
-    if isinstance(outcome, ServingError):
-        raise outcome
-    return [(prompt, piece) for piece in read_pieces(outcome.infer_response)]
 
 
 def _joined(pieces: list[tuple[int, Piece]]) -> list[tuple[int, Piece]]:

@@ -10,7 +10,7 @@ from tests.fakes.triton_service import chunk, failure, tensors
 from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.connection import TritonConnection
-from tritonlm.gateway.pieces import Piece, ask_for_pieces, read_pieces
+from tritonlm.gateway.pieces import Piece, PieceReader, ask_for_pieces
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm_client.requests import generation_request
 
@@ -197,4 +197,4 @@ def test_a_response_of_several_sequences_has_a_piece_of_each():
     for place, raw in enumerate(other.infer_response.raw_output_contents):
         if told.outputs[place].name not in {"num_input_tokens", "chunk_index", "logprobs"}:
             told.raw_output_contents[place] += raw
-    assert read_pieces(told) == [Piece("a", "stop", 1, 3, 0), Piece("bc", "length", 1, 4, 1)]
+    assert PieceReader().read(told) == [Piece("a", "stop", 1, 3, 0), Piece("bc", "length", 1, 4, 1)]
