@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+# Tests run beside each other, and the servers that they start: threads of a product that wait for
+# one another would wait for those of the next test. Torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 # A shell has Ctrl-C ignored by what it runs in the background, and so by all that tests start.

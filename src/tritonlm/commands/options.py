@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
 
 import typer
+
+from tritonlm.errors import InvalidArgument
 
 Url: TypeAlias = Annotated[
     str, typer.Option(envvar="TRITONLM_URL", help="Host and gRPC port of the server.")]
@@ -23,7 +26,28 @@ Seed: TypeAlias = Annotated[
     int | None, typer.Option(help="The same seed and options give the same text.")]
 Stop: TypeAlias = Annotated[
     list[str] | None, typer.Option(help="End before this text; may be repeated.")]
+Others: TypeAlias = Annotated[list[str] | None, typer.Option(
+    "--option", "-o", metavar="NAME=VALUE",
+    help="Any other option of generation, such as repetition_penalty=1.2; may be repeated, and so "
+         "may the name of one that is a list.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_URL = "localhost:8001"
 DEFAULT_MODEL = "generate"
+
+
+def merge_options(flags: Mapping[str, Any], others: list[str] | None) -> dict[str, Any]:
+    """The options of `flags`, and `others`, texts NAME=VALUE that the client has yet to check.
+
+    Raises `InvalidArgument` for one without `=`, or with a flag that is given too.
+    """
+    values: dict[str, list[str]] = {}
+    for text in others or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidArgument("--option", text, "allowed: NAME=VALUE")
+        if flags.get(name) is not None:
+            raise InvalidArgument("--option", text, f"--{name.replace('_', '-')} is given too")
+        values.setdefault(name, []).append(value)
+    return {**flags, **{name: items if len(items) > 1 else items[0]
+                        for name, items in values.items()}}

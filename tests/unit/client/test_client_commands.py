@@ -96,6 +96,54 @@ def test_generate_sends_its_options():
     }
 
 
+def test_generate_sends_options_that_have_no_flag():
+    with serve(spelled) as triton:
+        run(triton, "generate", "Hi", "-o", "repetition_penalty=1.5", "-o", "ignore_eos=true",
+            "-o", 'logit_bias={"7": -2}', "-o", "stop_token_ids=5", "-o", "stop_token_ids=6",
+            "-o", "priority=high", "-o", "bad_words=a=b")
+        [request] = triton.requests
+    assert tensors(request) == {
+        "text_input": [[b"Hi"]], "stream": [[True]], "repetition_penalty": [[1.5]],
+        "ignore_eos": [[True]], "logit_bias": [[b'{"7": -2.0}']], "stop_token_ids": [[5, 6]],
+        "priority": [[b"high"]], "bad_words": [[b"a=b"]],
+    }
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["-o", "best_of"], "NAME=VALUE"),
+    (["-o", "best_of=2"], "best_of"),
+    (["-o", "repetition_penalty=0"], "more than 0, at most 100"),
+    (["-o", "n=2", "-o", "n=3"], "n: "),
+    (["--top-k", "5", "-o", "top_k=5"], "--top-k is given too"),
+])
+def test_generate_refuses_an_option_before_anything_is_sent(arguments, said):
+    with serve(spelled) as triton:
+        result = run(triton, "generate", "Hi", *arguments)
+        assert not triton.requests
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_several_answers_are_printed_one_after_the_other():
+    def two(request, context):
+        assert tensors(request)["n"] == [[2]]
+        for index, text in enumerate(("one", "two")):
+            yield chunk(text, (index,), 0, "stop", sequence_index=index, is_final=index == 1)
+
+    with serve(two) as triton:
+        result = run(triton, "generate", "Hi", "-o", "n=2")
+    assert result.stdout == "one\n---\ntwo"
+
+
+def test_generate_prints_each_piece_as_json():
+    with serve(spelled) as triton:
+        result = run(triton, "generate", "Hi", "--json")
+    pieces = [json.loads(line) for line in result.stdout_bytes.decode().splitlines()]
+    assert "".join(piece["text"] for piece in pieces) == TEXT
+    assert (pieces[0]["token_ids"], pieces[0]["index"], pieces[-1]["finish_reason"]) == (
+        [0], 0, "stop")
+
+
 def test_generate_reads_its_prompt_from_stdin():
     with serve(spelled) as triton:
         run(triton, "generate", "-", stdin="a\n é\n")
