@@ -23,7 +23,8 @@ from tritonlm.gateway.usage import Usage
 
 LOG = logging.getLogger("tritonlm.access")
 OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
-"""Those that need no key."""
+OPEN_FOLDER = "/page/"
+"""What needs no key."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 ID_HEADER = b"x-request-id"
 
@@ -118,7 +119,9 @@ class Access:
     def _caller(self, connection: HTTPConnection) -> Caller:
         """Who calls; raises `Unauthorized`."""
         scope = connection.scope
-        is_open = scope["path"] in OPEN_PATHS or scope.get("method") == "OPTIONS"
+        path = scope["path"]
+        is_open = (path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+                   or scope.get("method") == "OPTIONS")
         if self._keys is None or is_open:
             return Caller()
         kind, _, presented = connection.headers.get("authorization", "").partition(" ")

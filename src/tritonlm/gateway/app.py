@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from tritonlm.errors import NotFound, ServingError, from_code
@@ -35,6 +36,9 @@ from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.websocket import Sockets
 
+PAGE = Path(__file__).with_name("page")
+PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:",
+                "cache-control": "no-cache"}
 B = TypeVar("B", bound=msgspec.Struct)
 
 
@@ -119,6 +123,7 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     chat, completions = (gateway.call(ChatBody, chat_call),
                          gateway.call(CompletionBody, completion_call))
     routes = [
+        Route("/", _index), Mount("/page", StaticFiles(directory=PAGE)),
         Route("/health/live", gateway.live), Route("/health/ready", gateway.ready),
         Route("/metrics", gateway.metrics),
         Route("/v1/models", gateway.models), Route("/v1/models/{model:path}", gateway.models),
@@ -149,6 +154,11 @@ def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
 def json_response(value: Any, status: int = 200) -> Response:
     """`value` as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _index(_: Request) -> Response:
+    """The page with a chat."""
+    return FileResponse(PAGE / "index.html", headers=PAGE_HEADERS)
 
 
 async def _tell(_: Request, error: Exception) -> Response:
