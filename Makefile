@@ -15,7 +15,7 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench-engine bench-memory bench-serving bench-gateway check install clean host
+.PHONY: help serve test drills bench-engine bench-memory bench-serving bench-gateway check install clean host
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
 
 test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+drills: $(VENV)/.installed-dev ## Kill, hang and crowd servers under load: some ten minutes
+	$(BIN)/python -m pytest tests/drills -m 'drill or not drill' $(PYTEST_ARGS)
 
 bench-engine: $(VENV)/.installed ## Measure the engine beside others; ARGS=--help
 	$(BIN)/python -m benchmarks.engine $(ARGS)

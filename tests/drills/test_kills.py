@@ -66,6 +66,7 @@ async def test_both_engines_work_and_each_has_its_own_gauges(server):
     await until(lambda: total(server.metrics_url, name) == 0, "nothing should run")
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("victim", ["generate", "detokenize", "tritonserver"])
 async def test_a_process_of_the_server_is_killed_and_the_server_replaced(serve, victim):
     server = serve("--front-ends", "2")
@@ -86,6 +87,7 @@ async def test_a_process_of_the_server_is_killed_and_the_server_replaced(serve, 
     assert_nothing_is_left(run_dir)
 
 
+@pytest.mark.drill
 async def test_the_launcher_is_killed_under_load_and_nothing_is_left(serve):
     server = serve()
     server.wait_for(ANNOUNCED)

@@ -29,6 +29,10 @@ CANCELLED_VALUES = {
 }
 """What a request to cancel others is answered with."""
 
+LARGE_TOKENS = 1024
+"""Responses with more have no final flag, but one after them: there may be no shared memory for
+them, and a response that fails with the flag on it can be followed by no error."""
+
 
 class Answer:
     """Where the responses of one request go; used by the sending thread alone.
@@ -50,19 +54,22 @@ class Answer:
     def send(self, values: dict[str, Any], is_final: bool) -> None:
         """Send the requested ones of `values`."""
         assert not self.is_finished, "a response after the final one"
-        self.is_finished = is_final
         began_s = time.perf_counter()
         if self.is_cached:
             values = _cacheable(values)
+        is_large = self._model.is_decoupled and len(values["output_ids"]) > LARGE_TOKENS
         self._sender.send(model_response(self._model, values, self.requested),
-                          flags=FINAL if is_final else 0)
+                          flags=FINAL if is_final and not is_large else 0)
+        if is_final and is_large:
+            self._sender.send(flags=FINAL)
+        self.is_finished = is_final
         self.budget.send_s += time.perf_counter() - began_s
 
     def fail(self, error: Exception) -> None:
         """End with `error`."""
         assert not self.is_finished, "a response after the final one"
-        self.is_finished = True
         self._sender.send(error_response(error), flags=FINAL)
+        self.is_finished = True
 
     def is_abandoned(self) -> bool:
         """Whether the client has hung up; asks the server, which takes about 0.1 ms."""

@@ -60,7 +60,7 @@ def examine(client: Client, timeout_s: float) -> Health:
     is_ready = client.is_ready()
     start_s = time.monotonic()
     try:
-        client.generate("Hi", max_tokens=1, timeout_s=timeout_s)
+        client.generate("Hi", max_tokens=1, priority="urgent", timeout_s=timeout_s)
     except ServingError as error:
         return Health(True, is_ready, states, error=error.message)
     return Health(True, is_ready, states, inference_s=time.monotonic() - start_s)
