@@ -10,7 +10,7 @@ import numpy as np
 from tritonlm.engine.engine import Engine, News
 from tritonlm.engine.messages import NUM_PRIORITIES, Submit
 
-MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 96, 24
+MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 64, 16
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
     {"temperature": 0.0, "num_logprobs": 2, "num_prompt_logprobs": 1},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -20,7 +23,9 @@ SERVED = {
         "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
     "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
     "Phi3": {}, "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
-    "Gemma3Text": {"head_dim": 16, "sliding_window": 12}, "GPTNeoX": {}, "StableLm": {},
+    "Gemma3Text": {"head_dim": 16, "sliding_window": 12,
+                   "layer_types": ["sliding_attention", "full_attention"]},
+    "GPTNeoX": {}, "StableLm": {},
     "Olmo2": {}, "Cohere": {}, "Starcoder2": {"sliding_window": None},
     "Mixtral": {"num_local_experts": 4}, "Qwen3Moe": {"num_experts": 4, "moe_intermediate_size": 32,
                                                       "head_dim": 16, "num_experts_per_tok": 2},
@@ -30,6 +35,7 @@ SERVED = {
 }
 REFUSED = {"Bloom": {}, "Falcon": {}, "Mamba": {}, "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2,
                                                             "rotary_dim": 16}}
+TABLES = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 PROMPTS = [list(range(3, 3 + size)) for size in (1, 30, 7)]
 
 
@@ -60,3 +66,10 @@ def test_family_without_a_replaceable_attention_is_refused_by_name(family, tmp_p
     folder = checkpoint(tmp_path, family, REFUSED[family])
     with pytest.raises(InvalidArgument, match=f"{family}.* (cannot take|computes something else)"):
         build_engine(settings(folder), print)
+
+
+@pytest.mark.parametrize(("heading", "families"), [("Tested", SERVED), ("Refused", REFUSED)])
+def test_the_documented_families_are_those_tested_here(heading, families):
+    section = TABLES.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)
+    assert sorted(rows[1:]) == sorted(families), "the first one is the table's head"
