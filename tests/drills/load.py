@@ -32,7 +32,7 @@ class Tally:
     num_sent: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """By finish reason, by the code of an error, or `disconnected` or `hung`."""
-    first_text_s: list[float] = field(default_factory=list)
+    first_text_s: list[float] = field(default_factory=list, repr=False)
 
     @property
     def num_finished(self) -> int:
@@ -79,7 +79,8 @@ async def _outcome(
                 return _code(event["error"])
             if outcome == "disconnected":
                 tally.first_text_s.append(time.monotonic() - began_s)
-            outcome = event["finish_reason"] or "unfinished"
+            reason = event["finish_reason"]  # a list where one response has several sequences
+            outcome = (reason[0] if isinstance(reason, list) else reason) or "unfinished"
     return "disconnected" if outcome == "unfinished" else outcome
 
 
@@ -94,7 +95,8 @@ async def connect():
     """Any number of connections at once, none of them used twice."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=2**23) as session:
         yield session
 
 
