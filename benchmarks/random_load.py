@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"logit_bias": ((7, 5.0), (9, -100.0)), "banned": ((11,), (5, 6)), "min_tokens": 4},
 )
 CANCELLED_SHARE = 0.1
-"""Of all requests, those that are cancelled if they are not over by then."""
+"""Of all requests, those that are to be cancelled; some of them are over by then."""
 NUM_USERS = 5
 
 
@@ -39,26 +40,29 @@ def random_requests(count: int, vocab_size: int, seed: int) -> list[Submit]:
 
 
 class ImpatientClients:
-    """An engine whose clients cancel requests, some of which are over by then."""
+    """An engine whose clients cancel some of their requests, which may be over by then."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self.num_cancelled = 0
         self._engine = engine
         self._random = np.random.default_rng(seed)
-        self._doomed: list[str] = []
+        self._num_steps = 0
+        self._doomed: defaultdict[int, list[str]] = defaultdict(list)
+        """Ids of requests by the step after which they are cancelled."""
 
     def submit(self, owner: int, request: Submit) -> None:
         """Queue `request`, which may be cancelled later."""
         self._engine.submit(owner, request)
         if self._random.random() < CANCELLED_SHARE:
-            self._doomed.append(request.request_id)
+            patience = int(self._random.integers(MAX_OUTPUT_TOKENS))
+            self._doomed[self._num_steps + patience].append(request.request_id)
 
     def step(self) -> Sequence[News]:
-        """Run one batch, and cancel one request now and then."""
+        """Run one batch, and cancel what is due."""
         news = self._engine.step()
-        if self._doomed and self._random.random() < 0.5:
-            chosen = self._doomed.pop(self._random.integers(len(self._doomed)))
-            cancelled = self._engine.cancel_by_id(chosen)
+        for request_id in self._doomed.pop(self._num_steps, ()):
+            cancelled = self._engine.cancel_by_id(request_id)
             self.num_cancelled += cancelled.keys.size
             news.append(cancelled)
+        self._num_steps += 1
         return news
