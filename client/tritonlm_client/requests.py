@@ -17,9 +17,13 @@ from tritonlm.errors import InvalidArgument
 from tritonlm.options import ALIASES, INT32_MAX, NO_TENSORS, OPTIONS
 
 Prompt: TypeAlias = (
-    str | Sequence[Mapping[str, Any]] | Sequence[int] | NDArray[np.integer[Any]]
+    str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Sequence[int]
+    | NDArray[np.integer[Any]]
 )
-"""A text, chat messages such as {"role": "user", "content": "Hi"}, or token ids."""
+"""A text, chat messages such as {"role": "user", "content": "Hi"}, or token ids.
+
+{"messages": [...], "tools": [...]} are messages with what the model may call.
+"""
 
 OUTPUTS = tuple(tensor.name for tensor in contract.ANSWER)
 DTYPES = {tensor.name: tensor.dtype
@@ -84,7 +88,8 @@ def prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
     """The tensor that a prompt is sent as; raises `InvalidArgument`."""
     if isinstance(prompt, str):
         tensors = _text_tensor("text_input", prompt)
-    elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+    elif isinstance(prompt, Mapping) or (
+            isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping)):
         tensors = _text_tensor("messages", _json_text(prompt))
     else:
         tensors = {"input_ids": _ids(prompt)}

@@ -104,6 +104,8 @@ class Prompt:
     text: str | None = None
     messages: tuple[Mapping[str, Any], ...] | None = None
     ids: NDArray[np.int32] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the model may call, beside `messages`, as chat templates take it."""
 
 
 def parse_prompt(tensors: Mapping[str, NDArray[Any]]) -> Prompt:
@@ -121,7 +123,8 @@ def parse_prompt(tensors: Mapping[str, NDArray[Any]]) -> Prompt:
         raise InvalidArgument(name, text, "it must not be empty")
     if name == "text_input":
         return Prompt(text=text)
-    return Prompt(messages=_chat_messages(text))
+    messages, tools = _chat(text)
+    return Prompt(messages=messages, tools=tools)
 
 
 def parse_options(
@@ -176,18 +179,24 @@ def _json_options(text: Any) -> dict[str, Any]:
     return options
 
 
-def _chat_messages(text: str) -> tuple[Mapping[str, Any], ...]:
-    allowed = 'it must be a JSON list of objects such as {"role": "user", "content": "Hi"}'
+def _chat(text: str) -> tuple[tuple[Mapping[str, Any], ...], tuple[Mapping[str, Any], ...]]:
+    """Messages and tools of a chat: a list of messages, or {"messages": [...], "tools": [...]}."""
+    allowed = 'it must be a JSON list of objects such as {"role": "user", "content": "Hi"}, or ' \
+              'an object of such "messages" and a list of "tools"'
     try:
-        messages = json.loads(text)
+        chat = json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidArgument("messages", text, allowed) from None
+    if not isinstance(chat, dict):
+        chat = {"messages": chat}
+    messages, tools = chat.get("messages", []), chat.get("tools", [])
     is_chat = isinstance(messages, list) and messages and all(
         isinstance(message, dict) and isinstance(message.get("role"), str) and "content" in message
         for message in messages)
-    if not is_chat:
+    has_tools = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
+    if not is_chat or not has_tools or chat.keys() - {"messages", "tools"}:
         raise InvalidArgument("messages", text, allowed)
-    return tuple(messages)
+    return tuple(messages), tuple(tools)
 
 
 def _flat_ids(values: NDArray[Any]) -> NDArray[np.int32]:

@@ -245,7 +245,16 @@ def test_a_bad_prompt_is_refused(prompts, message):
         prompt_of(**prompts)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '["Hi"]', '[{"role": "user"}]', "[" * 100_000,
+def test_messages_may_come_with_tools():
+    text = b'{"messages": [{"role": "user", "content": "Hi"}], "tools": [{"name": "f"}]}'
+    assert prompt_of(messages=text) == Prompt(
+        messages=({"role": "user", "content": "Hi"},), tools=({"name": "f"},))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '["Hi"]', '{"messages": []}',
+                                  '{"messages": [{"role": "a", "content": ""}], "tools": [1]}',
+                                  '{"messages": [{"role": "a", "content": ""}], "other": []}',
+                                  '[{"role": "user"}]', "[" * 100_000,
                                   '[{"content": "Hi"}]', '[{"role": 5, "content": "Hi"}]'])
 def test_messages_must_be_a_list_of_roles_and_contents(text):
     with pytest.raises(InvalidArgument, match=r"messages: .*JSON list of objects such as"):

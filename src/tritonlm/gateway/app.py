@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,7 +121,8 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     """The application of one worker; `shared` is a folder that all workers have."""
     logs.configure()
     gateway = Gateway(settings)
-    chat, completions = (gateway.call(ChatBody, chat_call),
+    read_chat = partial(chat_call, tool_parser=settings.tool_parser)
+    chat, completions = (gateway.call(ChatBody, read_chat),
                          gateway.call(CompletionBody, completion_call))
     routes = [
         Route("/", _index), Mount("/page", StaticFiles(directory=PAGE)),

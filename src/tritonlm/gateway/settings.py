@@ -16,6 +16,7 @@ from tritonlm.errors import InvalidArgument
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
 MAX_PORT = 65535
 MAX_WORKERS = 64
+TOOL_PARSERS = ("", "hermes", "llama3", "mistral")
 ADDRESS_FORM = "HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load"
 
 
@@ -54,6 +55,8 @@ class GatewaySettings:
     """gRPC streams from a worker to each server; each carries many requests."""
     model_names: str = ""
     """More names of models, separated by commas: NAME=MODEL, such as gpt-2=generate."""
+    tool_parser: str = ""
+    """Format in which the models call tools: hermes, llama3 or mistral; unset, they get none."""
     keys_file: Path | None = None
     """JSON file of API keys and their limits; without it, everybody is let in."""
     cors_origins: str = ""
@@ -82,6 +85,8 @@ class GatewaySettings:
         for name in ("streams", "max_body_bytes"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        _require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
+                 f"one of {', '.join(TOOL_PARSERS[1:])}, or none")
         _require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
         _require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
                  "given together with tls_key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from tritonlm.contract import Prompt
 from tritonlm.errors import InvalidArgument
 from tritonlm.text.stream import Ids, TextStream
 from tritonlm.text.tokens import BYTE_TOKENS, TokenTexts
+
+JINJA_CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+JINJA_TEXT = re.compile(r"""'[^']*'|"[^"]*\"""")
 
 
 class Encoder:
@@ -98,8 +102,11 @@ class Encoder:
         if not self._tokenizer.chat_template:
             reason = "this model has no chat template; use text_input"
             raise InvalidArgument("messages", messages, reason)
+        tools = list(prompt.tools) or None
+        if tools and not _takes_tools(self._tokenizer.get_chat_template(tools=tools)):
+            raise InvalidArgument("tools", tools, "this model's chat template takes none")
         try:
-            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False,
+            text: str = self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False,
                                                             add_generation_prompt=True)
             text.encode()
         # A template is a program of the checkpoint: what it cannot handle may raise anything.
@@ -114,6 +121,12 @@ class Encoder:
         encoding = self._tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False,
                                    return_attention_mask=False, return_token_type_ids=False)
         return [np.array(ids, np.int32) for ids in encoding["input_ids"]]
+
+
+def _takes_tools(template: str) -> bool:
+    """Whether a chat template reads the variable `tools`; most that do not would ignore them."""
+    code = "".join(JINJA_CODE.findall(template))
+    return re.search(r"\btools\b", JINJA_TEXT.sub("", code)) is not None
 
 
 def _load(config: ModelConfig) -> Any:

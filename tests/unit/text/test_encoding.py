@@ -69,6 +69,14 @@ def test_messages_that_the_template_refuses_are_the_callers_error(encoder, promp
         encoder.encode(prompt)
 
 
+def test_tools_reach_a_template_that_takes_them_and_no_other(open_encoder, encoder):
+    prompt = Prompt(messages=chat("user").messages, tools=({"name": "cat"},))
+    with_tools = open_encoder(chat_template="{% for tool in tools %}{{ tool.name }}{% endfor %}")
+    assert with_tools.decode(with_tools.encode(prompt).tolist()) == "cat"
+    with pytest.raises(InvalidArgument, match=r"tools: .*chat template takes none"):
+        encoder.encode(prompt)
+
+
 def test_messages_need_a_chat_template(open_encoder):
     encoder = open_encoder(chat_template=None)
     with pytest.raises(InvalidArgument, match=r"messages: .*no chat template; use text_input"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
@@ -10,7 +11,10 @@ from tritonlm.gateway.openai.call import Call, StreamOptions, merge_max_tokens
 from tritonlm.gateway.openai.logprobs import chat_logprobs
 from tritonlm.gateway.openai.messages import Message, template_messages
 from tritonlm.gateway.openai.response_format import constraint
+from tritonlm.gateway.openai.tool_parsers import PARSERS
+from tritonlm.gateway.openai.tools import Tool, offered_tools
 from tritonlm.gateway.pieces import Piece
+from tritonlm_client import Prompt
 
 
 class ChatBody(Body, frozen=True):
@@ -24,6 +28,9 @@ class ChatBody(Body, frozen=True):
     logprobs: bool = False
     top_logprobs: int | None = None
     response_format: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
 
 
 class ChatForm:
@@ -33,30 +40,66 @@ class ChatForm:
     whole_object: ClassVar = "chat.completion"
     chunk_object: ClassVar = "chat.completion.chunk"
 
-    def __init__(self, has_logprobs: bool) -> None:
+    def __init__(self, has_logprobs: bool, tool_parser: str = "") -> None:
+        """With a parser, calls are looked for."""
         self._has_logprobs = has_logprobs
-        self._begun: set[int] = set()
+        self._tool_parser = tool_parser
+        self._speakers: dict[int, Speaker] = {}
 
     def chunk_choice(self, index: int, _prompt: int, piece: Piece) -> dict[str, Any]:
         """A choice in an event."""
-        delta: dict[str, str] = {"content": piece.text}
-        if index not in self._begun:
-            self._begun.add(index)
-            delta = {"role": "assistant", "content": piece.text}
+        delta: dict[str, Any] = {}
+        if index not in self._speakers:
+            delta["role"] = "assistant"
+            self._speakers[index] = Speaker(self._tool_parser)
+        content, calls = self._speakers[index].push(piece)
+        delta["content"] = content
+        if calls:
+            delta["tool_calls"] = calls
         return {"index": index, "delta": delta, "logprobs": self._logprobs(piece),
-                "finish_reason": piece.finish_reason or None}
+                "finish_reason": self._speakers[index].finish_reason(piece)}
 
     def whole_choice(self, index: int, _prompt: int, piece: Piece) -> dict[str, Any]:
         """A choice in a whole answer."""
-        message = {"role": "assistant", "content": piece.text, "refusal": None}
+        speaker = Speaker(self._tool_parser)
+        content, calls = speaker.push(piece)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
+            message |= {"content": content or None, "tool_calls": [
+                {name: value for name, value in call.items() if name != "index"}
+                for call in calls]}
         return {"index": index, "message": message, "logprobs": self._logprobs(piece),
-                "finish_reason": piece.finish_reason}
+                "finish_reason": speaker.finish_reason(piece)}
 
     def _logprobs(self, piece: Piece) -> dict[str, Any] | None:
         return chat_logprobs(piece.logprobs) if self._has_logprobs else None
 
 
-def chat_call(body: ChatBody, options: dict[str, Any]) -> Call:
+class Speaker:
+    """One of a chat's answers, text and calls told apart."""
+
+    def __init__(self, tool_parser: str) -> None:
+        self._parser = PARSERS[tool_parser]() if tool_parser else None
+        self._num_calls = 0
+
+    def push(self, piece: Piece) -> tuple[str, list[dict[str, Any]]]:
+        """Text and calls of the next piece."""
+        if self._parser is None:
+            return piece.text, []
+        text, calls = self._parser.push(piece.text, is_last=bool(piece.finish_reason))
+        first, self._num_calls = self._num_calls, self._num_calls + len(calls)
+        return text, [{
+            "index": index, "id": f"call_{uuid4().hex}", "type": "function",
+            "function": call._asdict()} for index, call in enumerate(calls, start=first)]
+
+    def finish_reason(self, piece: Piece) -> str | None:
+        """Why the answer is over, if it is."""
+        if self._num_calls and piece.finish_reason == "stop":
+            return "tool_calls"
+        return piece.finish_reason or None
+
+
+def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") -> Call:
     """What is asked for; raises `InvalidArgument`."""
     if not body.messages:
         raise InvalidArgument("messages", [], "it must not be empty")
@@ -66,5 +109,9 @@ def chat_call(body: ChatBody, options: dict[str, Any]) -> Call:
     merge_max_tokens(options, body.max_completion_tokens)
     if body.logprobs:
         options["logprobs"] = body.top_logprobs or 0
-    return Call(body.model, (template_messages(body.messages),), options, ChatForm(body.logprobs),
+    tools = offered_tools(body.tools or [], body.tool_choice, body.parallel_tool_calls, tool_parser)
+    messages = template_messages(body.messages)
+    prompt: Prompt = {"messages": messages, "tools": tools} if tools else messages
+    return Call(body.model, (prompt,), options,
+                ChatForm(body.logprobs, tool_parser if tools else ""),
                 body.stream, body.stream_options)

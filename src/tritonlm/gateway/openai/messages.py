@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
+from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
 
 ROLES = {"developer": "system"}
@@ -17,12 +20,30 @@ class TextPart(Body, frozen=True):
     type: Literal["text"]
 
 
+class FunctionCall(Body, frozen=True):
+    """What an answer has called."""
+
+    name: str
+    arguments: str
+    """JSON."""
+
+
+class SentToolCall(Body, frozen=True):
+    """A call in an answer of ours, which a client sends back."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+    index: int | None = None
+
+
 class Message(Body, frozen=True):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: list[SentToolCall] | None = None
     tool_call_id: str | None = None
     # Parts of an answer of ours, which clients send back as it was.
     refusal: None = None
@@ -40,6 +61,19 @@ def _template_message(message: Message) -> dict[str, Any]:
     content = message.content or ""
     if not isinstance(content, str):
         content = "".join(part.text for part in content)
-    given = {"role": ROLES.get(message.role, message.role), "content": content,
-             "name": message.name, "tool_call_id": message.tool_call_id}
+    given = {
+        "role": ROLES.get(message.role, message.role), "content": content, "name": message.name,
+        "tool_call_id": message.tool_call_id,
+        "tool_calls": [_template_call(call) for call in message.tool_calls or ()] or None}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _template_call(call: SentToolCall) -> dict[str, Any]:
+    """Templates write the arguments themselves, so they get them parsed."""
+    try:
+        arguments = msgspec.json.decode(call.function.arguments or "{}")
+    except msgspec.DecodeError:
+        raise InvalidArgument("messages", call.function.arguments,
+                              "arguments of a tool call must be JSON") from None
+    return {"id": call.id, "type": "function",
+            "function": {"name": call.function.name, "arguments": arguments}}
