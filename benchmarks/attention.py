@@ -134,13 +134,14 @@ def _time_decode_s(
     shape: Shape, cache: Cache, batch: int, context_len: int, tuning: DecodeTuning | None = None,
 ) -> float:
     query, context_lens = _queries(shape, batch), _full(batch, context_len)
-    newest = torch.randn(2, batch, shape.kv_heads, shape.dim, dtype=DTYPE, device="cuda")
+    new_keys, new_values = torch.randn(2, batch, shape.kv_heads, shape.dim, dtype=DTYPE,
+                                       device="cuda")
     arrivals = _full(batch * shape.kv_heads, 0)
     attend = decode_attention if tuning is None else partial(decode, tuning=tuning)
 
     def run(tables: torch.Tensor) -> None:
-        attend(query, *newest, cache.keys, cache.values, tables, context_lens, arrivals,
-               scale=shape.dim**-0.5, window=None, softcap=None)
+        attend(query, new_keys, new_values, cache.keys, cache.values, tables, context_lens,
+               arrivals, scale=shape.dim**-0.5, window=None, softcap=None)
 
     return _graph_time_s([partial(run, tables)
                           for tables in cache.block_tables(batch, context_len)])

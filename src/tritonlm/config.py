@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ ENV_PREFIX = "TRITONLM_"
 DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
 BOOLS = {"true": True, "false": False}
+STEP_TOKENS = {"cuda": 8192, "cpu": 2048}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int4")
 
@@ -48,11 +49,11 @@ class ModelConfig:
     """Size of the KV cache; unset, 85 % of the free device memory, and at most 1 GiB on a cpu."""
     max_num_seqs: int = 256
     """Requests in one step of the engine."""
-    max_num_batched_tokens: int = 2048
-    """Tokens in one step of the engine: a longer prompt is computed in chunks."""
+    max_num_batched_tokens: int | None = None
+    """Tokens in one step: longer prompts are cut; unset, 8192 on a GPU and 2048 on a cpu."""
     max_prefill_chunk: int = 1024
     """Tokens of one prompt in a step that it shares with other requests, which wait for it."""
-    compile: bool = False
+    compile: bool = True
     """true or false: on a GPU, compile the model and use our kernels: slow start, fast steps."""
     prefix_cache: bool = True
     """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
@@ -94,17 +95,17 @@ class ModelConfig:
         _require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
                  f"one of {', '.join(QUANTIZATIONS)}")
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
-        for name in ("default_max_tokens", "max_num_seqs", "max_num_batched_tokens",
-                     "max_prefill_chunk", "priority_ageing_s", "max_unfinished_requests",
-                     "num_engines", "max_waiting_requests", "max_waiting_tokens",
-                     "engine_start_timeout_s", "hang_timeout_s"):
+        for name in ("default_max_tokens", "max_num_seqs", "max_prefill_chunk",
+                     "priority_ageing_s", "max_unfinished_requests", "num_engines",
+                     "max_waiting_requests", "max_waiting_tokens", "engine_start_timeout_s",
+                     "hang_timeout_s"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         _require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
                  f"1 to {MAX_SEQUENCES}")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         _require("block_size", self.block_size, is_power, "a power of two")
-        _require("max_num_batched_tokens", self.max_num_batched_tokens,
-                 self.max_num_batched_tokens >= self.max_num_seqs,
+        budget = self.max_num_batched_tokens
+        _require("max_num_batched_tokens", budget, budget is None or budget >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
         _require("stream_interval_ms", self.stream_interval_ms, 0 <= self.stream_interval_ms <= 1e6,
@@ -131,6 +132,17 @@ class ModelConfig:
         parameters = json.loads(args["model_config"]).get("parameters", {})
         return cls.build({name: value["string_value"] for name, value in parameters.items()},
                          os.environ)
+
+    def on_device(self, kind: str) -> ModelConfig:
+        """The settings with what depends on the device; `kind` is cpu or cuda."""
+        if self.max_num_batched_tokens is not None:
+            return self
+        return replace(self, max_num_batched_tokens=max(STEP_TOKENS[kind], self.max_num_seqs))
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens in one step."""
+        return self.max_num_batched_tokens or max(STEP_TOKENS["cpu"], self.max_num_seqs)
 
     def to_parameters(self) -> dict[str, str]:
         """The settings that differ from the defaults, as texts that `build` reads back."""

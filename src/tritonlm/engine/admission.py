@@ -32,7 +32,7 @@ class Admission:
         """Let in who can come in at `now_s`."""
         if not self._queue:
             return
-        budget, wanted = self._config.max_num_batched_tokens, self._wanted_tokens()
+        budget, wanted = self._config.step_tokens, self._wanted_tokens()
         while (request := self._queue.first()) is not None:
             if wanted[: request.priority + 1].sum() >= budget:
                 return

@@ -13,6 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
+from tritonlm.engine.compiled import keep_compiled
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.merging import merge_projections
@@ -47,6 +48,7 @@ def build_engine(
     `report` gets a line of progress at a time.
     """
     model = load(config, report)
+    config = config.on_device(model.device.type)
     num_blocks = choose_num_blocks(config, model)
     num_slots = num_blocks * config.block_size
     max_model_len = min(model.max_model_len, num_slots)
@@ -80,11 +82,12 @@ def _fast_runner(
 ) -> StepRunner:
     from tritonlm.engine.cuda_runner import CudaRunner  # noqa: PLC0415  needs a GPU's packages
 
+    folder = keep_compiled()
     merge_projections(model.module)
     runner = CudaRunner(model, table, num_blocks, config)
     _check_attention(config, model, runner.logits)
-    report("compiling; the first time takes a minute or two")
-    runner.compile()
+    report(f"compiling, which takes minutes the first time and seconds later; kept in {folder}")
+    runner.compile(partial(tqdm, desc="tritonlm: compiling", unit="variant"))
     runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
     return runner
 

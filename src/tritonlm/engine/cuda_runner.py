@@ -52,7 +52,7 @@ class _Computed:
     logits: torch.Tensor
     """As many as were wanted, in the type of the model, [n, V]."""
     drawn: torch.Tensor
-    """Tokens, int64 [n]; those of `batch.sampled`, then of padding."""
+    """Tokens, int32 [n]; those of `batch.sampled`, then of padding."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class CudaRunner:
         most_kv_heads = max(shape.num_kv_heads for shape in model.layers.values())
         self._arrivals = torch.zeros(self._max_requests * most_kv_heads, dtype=torch.int32,
                                      device=model.device)
-        self._last_token = torch.zeros(table.num_rows + 1, dtype=torch.int64, device=model.device)
+        self._last_token = torch.zeros(table.num_rows + 1, dtype=torch.int32, device=model.device)
         self._forward = self._forward_one = _bind_forward(model)
         self._graphs: list[_Graph] = []
         # A batch of more requests or of one token would be compiled for that number alone.
-        self._mixed = self._make_buffer(max(config.max_num_batched_tokens, 2),
+        self._mixed = self._make_buffer(max(config.step_tokens, 2),
                                         max(self._max_requests, 2))
 
-    def compile(self) -> None:
+    def compile(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
         """Have the model compiled, for one token and for any number of them."""
         # The numbers of tokens and of requests are not one number where they happen to be equal.
         torch.fx.experimental._config.use_duck_shape = False
@@ -99,7 +99,7 @@ class CudaRunner:
         self._forward = torch.compile(self._forward)
         with torch.inference_mode():
             # What is compiled for any number suits this one best.
-            for size in (1, max(self._max_requests, 2)):
+            for size in progress((1, max(self._max_requests, 2))):
                 self._compute(self._make_buffer(size, size).inputs(size, size, is_decode=True))
 
     def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
@@ -128,7 +128,7 @@ class CudaRunner:
         newest = computed.token_ids[self._to_device(last_places(batch))]
         logits = computed.logits[: places.size + num_drawn].float()
         chosen = choose(logits, batch, self._table, places, newest)
-        self._last_token[self._to_device(rows).long()] = chosen.token_ids
+        self._last_token[self._to_device(rows).long()] = chosen.token_ids.int()
         return self._read_back(chosen.token_ids, chosen.logprobs)
 
     @torch.inference_mode()
@@ -145,20 +145,18 @@ class CudaRunner:
 
     def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
         """Run the model and draw, with the logits after the tokens `places` in front of others."""
-        sampled_before = self._last_token[inputs.token_rows.clamp(min=0).long()]
-        token_ids = torch.where(inputs.token_rows >= 0, sampled_before, inputs.token_ids.long())
-        wanted = inputs.places.long() if places is None else torch.cat((places, inputs.places))
-        arguments = (token_ids[None], inputs.positions.long()[None], wanted)
-        is_one = token_ids.numel() == 1
+        wanted = inputs.places if places is None else torch.cat((places.int(), inputs.places))
+        columns = (inputs.token_ids, inputs.token_rows, inputs.positions, wanted)
+        is_one = inputs.token_ids.numel() == 1
         if not is_one:
-            for argument, dim in zip(arguments, (1, 1, 0), strict=True):
-                torch._dynamo.mark_dynamic(argument, dim)
+            for column in columns:
+                torch._dynamo.mark_dynamic(column, 0)
         attention = PagedAttention(self._cache, self._config.block_size, inputs.paged,
                                    self._arrivals)
         with use_attention(attention):
-            logits = (self._forward_one if is_one else self._forward)(*arguments)
-        drawn = draw(logits[-inputs.rows.numel() :], inputs.draws)
-        self._last_token[inputs.rows.long()] = drawn
+            token_ids, logits = (self._forward_one if is_one else self._forward)(
+                self._last_token, *columns)
+        drawn = draw(logits[-inputs.places.numel() :], inputs.draws, self._last_token)
         return _Computed(token_ids, logits, drawn)
 
     def _read_back(self, tokens: torch.Tensor, logprobs: Sequence[TokenLogprobs]) -> Launched:
@@ -190,15 +188,23 @@ class CudaRunner:
         return torch.from_numpy(values).to(self._model.device, non_blocking=True)
 
 
-def _bind_forward(model: LoadedModel) -> Callable[..., torch.Tensor]:
-    """A function of ids [1, T], positions [1, T] and the places [n] whose logits are wanted."""
+def _bind_forward(model: LoadedModel) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The model as a function of a step's columns, which are those of `StepInputs`.
+
+    It gives the token ids, int64 [T], and the logits at the places that are wanted, [n, V].
+    """
     module = model.module
     can_choose = "logits_to_keep" in inspect.signature(module.forward).parameters
 
-    def forward(ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def forward(
+        last_token: torch.Tensor, token_ids: torch.Tensor, token_rows: torch.Tensor,
+        positions: torch.Tensor, wanted: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        sampled_before = last_token[token_rows.clamp(min=0)]
+        ids = torch.where(token_rows >= 0, sampled_before, token_ids).long()
         kept = {"logits_to_keep": wanted} if can_choose else {}
-        logits: torch.Tensor = module(input_ids=ids, position_ids=positions, use_cache=False,
-                                      **kept).logits[0]
-        return logits if can_choose else logits[wanted]
+        logits: torch.Tensor = module(input_ids=ids[None], position_ids=positions.long()[None],
+                                      use_cache=False, **kept).logits[0]
+        return ids, logits if can_choose else logits[wanted]
 
     return forward

@@ -174,7 +174,7 @@ class Scheduler:
         ages = (now_s - table.admitted_s[others]) // self._config.priority_ageing_s
         others = table.most_urgent_first(others, ages)
         wanted = np.minimum(table.num_tokens[others] - table.num_computed[others], chunk)
-        budget = self._config.max_num_batched_tokens - singles.size
+        budget = self._config.step_tokens - singles.size
         num_new = np.clip(budget - (np.cumsum(wanted) - wanted), 0, wanted).astype(np.int32)
         others, num_new = others[num_new > 0], num_new[num_new > 0]
         return (np.concatenate((singles, others)),

@@ -31,10 +31,8 @@ class StepInputs:
     """Row of each token whose id is on the device only, else -1, [T]."""
     places: torch.Tensor
     """The tokens, of the T, after which others are drawn; then zeros, [n]."""
-    rows: torch.Tensor
-    """Whose these are in the table; then the dummy row behind the table's, [n]."""
     draws: DrawOptions
-    """How they are drawn."""
+    """How they are drawn, and for which rows: padding for the dummy row behind the table's."""
     paged: PagedInputs
 
 
@@ -93,8 +91,7 @@ class StepBuffer:
         return StepInputs(
             columns["token_ids"][:num_tokens], columns["positions"][:num_tokens],
             columns["token_rows"][:num_tokens], columns["places"][:num_requests],
-            columns["rows"][:num_requests],
-            DrawOptions(columns["draw_options"][:num_requests],
+            DrawOptions(columns["rows"][:num_requests], columns["draw_options"][:num_requests],
                         columns["drawn_positions"][:num_requests]), paged)
 
     def _fill_tokens(self, columns: dict[str, Any], batch: Batch) -> None:

@@ -47,8 +47,17 @@ def options_of(rows: SamplingRows) -> DrawOptions:
     for name in ("temperature", "top_p", "top_k", "min_p"):
         getattr(columns, name)[:] = getattr(rows, name).numpy()
     columns.seed[:] = rows.seed.numpy().view(np.uint64)
-    return DrawOptions(torch.from_numpy(columns.draw_words).to(DEVICE),
+    return DrawOptions(torch.arange(rows.seed.numel(), dtype=torch.int32, device=DEVICE) + 1,
+                       torch.from_numpy(columns.draw_words).to(DEVICE),
                        rows.position.int().to(DEVICE))
+
+
+def drawn(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    last_token = torch.full((len(logits) + 1,), -1, dtype=torch.int32, device=DEVICE)
+    tokens = draw(logits.to(DEVICE), options_of(rows), last_token)
+    assert torch.equal(last_token[1:], tokens)
+    assert last_token[0] == -1
+    return tokens.long().cpu()
 
 
 @pytest.mark.parametrize("vocab_size", [5, 100, 40_000 if ON_GPU else 300])
@@ -61,20 +70,17 @@ def test_it_draws_what_the_sampler_draws(dtype, vocab_size, monkeypatch):
     # Many are equal, as they are in 16 bits.
     logits = torch.where(torch.arange(NUM_ROWS)[:, None] % 2 == 0, logits.round(), logits)
     logits = logits.to(dtype)
-    drawn = draw(logits.to(DEVICE), options_of(rows)).cpu()
-    assert torch.equal(drawn, sample(logits.float(), rows))
+    assert torch.equal(drawn(logits, rows), sample(logits.float(), rows))
 
 
 def test_infinite_logits_are_never_drawn():
     rows = random_rows(NUM_ROWS)
     logits = torch.full((NUM_ROWS, 60), -torch.inf)
     logits[:, 20:23] = torch.tensor([1.0, 1.0, 0.5])
-    drawn = draw(logits.to(DEVICE), options_of(rows)).cpu()
-    assert torch.equal(drawn, sample(logits, rows))
+    assert torch.equal(drawn(logits, rows), sample(logits, rows))
 
 
 def test_rows_are_read_with_their_stride():
     rows = random_rows(4)
     wide = torch.randn(4, 90, generator=torch.Generator().manual_seed(2))
-    drawn = draw(wide.to(DEVICE)[:, :50], options_of(rows)).cpu()
-    assert torch.equal(drawn, sample(wide[:, :50], rows))
+    assert torch.equal(drawn(wide.to(DEVICE)[:, :50], rows), sample(wide[:, :50], rows))

@@ -82,12 +82,12 @@ def _(
 def choose_tuning(layer: Layer, dtype: torch.dtype) -> DecodeTuning:
     """The fastest found on an H200."""
     if dtype.itemsize > 2:
-        return DecodeTuning(tile=16, num_warps=4, num_stages=3, programs_per_processor=2)
+        return DecodeTuning(tile=16, num_warps=4, num_stages=3, programs_per_processor=1)
     most_dims = max(layer.keys.padded_dim, layer.values.padded_dim)
     # More rows or dims are too much for the registers of two warps.
     num_warps = 2 if layer.group <= MIN_ROWS and most_dims <= 128 else 4
     return DecodeTuning(64 if most_dims <= 64 else 32, num_warps, num_stages=3,
-                        programs_per_processor=2)
+                        programs_per_processor=1)
 
 
 def decode(
@@ -142,6 +142,8 @@ def _decode(
     CHUNK: tl.constexpr,
 ):
     """One split of one request, for the query heads of one KV head."""
+    KEYS: tl.constexpr = LAYER.keys
+    VALUES: tl.constexpr = LAYER.values
     head, place = tl.program_id(0), tl.program_id(1)
     num_heads = tl.num_programs(0)
     request, num_keys, num_splits, split = _find_split(
@@ -155,14 +157,14 @@ def _decode(
         query_ptr + wide_request * query_stride, (head * LAYER.group + rows) * query_head_stride,
         is_mine, LAYER.keys.dim, LAYER.keys.padded_dim)
     table_ptr = block_tables_ptr + wide_request * table_stride
-    keys_ptr += head * LAYER.keys.head_stride
-    values_ptr += head * LAYER.values.head_stride
+    keys_ptr += head * KEYS.head_stride
+    values_ptr += head * VALUES.head_stride
     if (split == num_splits - 1) & (num_keys > 0):
         new_keys_ptr += wide_request * new_key_stride + head * new_key_head_stride
         new_values_ptr += wide_request * new_value_stride + head * new_value_head_stride
-        _store_newest(keys_ptr, new_keys_ptr, new_key_dim_stride, table_ptr, num_keys, LAYER.keys)
+        _store_newest(keys_ptr, new_keys_ptr, new_key_dim_stride, table_ptr, num_keys, KEYS)
         _store_newest(values_ptr, new_values_ptr, new_value_dim_stride, table_ptr, num_keys,
-                      LAYER.values)
+                      VALUES)
         tl.debug_barrier()  # all threads see what each of them has stored
     average, weight = _attend_split(query, keys_ptr, values_ptr, table_ptr, num_keys, num_splits,
                                     split, slope, unit, LAYER, ROWS, TILE)
