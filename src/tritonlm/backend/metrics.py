@@ -54,6 +54,8 @@ class FrontEndMetrics:
     def show_engine(self, event: EngineStats) -> None:
         """What an engine says of itself."""
         engine, stats = str(event.engine), event.stats
+        if ("tritonlm_requests_running", engine) not in self._gauges:
+            self._due_s = 0.0  # who asks a new server is told of its engine at once
         self._show_gauges(engine, stats)
         for name, value in (
             ("tritonlm_prefix_tokens_total", stats.num_prefix_tokens_looked_up),

@@ -29,7 +29,7 @@ from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines of requests that wait for an engine are seen."""
-IDLE_WAIT_MS = 1000
+IDLE_WAIT_MS = 500
 DELIVERIES = 16
 """Requests whose news are sent before others are looked for that should go first."""
 STOPPING = "the server is stopping, or is unloading this model; another may take the request"
