@@ -54,11 +54,11 @@ class Generate:
         except ServingError as error:
             self._stop_engines()
             raise pb_utils.TritonModelException(error.message) from error
-        if self._watch:
-            self._watch.start()
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; they are answered later, by the sending thread."""
+        if self._watch:
+            self._watch.ensure_started()
         for request in requests:
             answer = Answer(request, self.model, self.is_cached)
             try:

@@ -5,22 +5,22 @@ Triton tells a model only when its last request has ended, however long that tak
 
 from __future__ import annotations
 
-import errno
 import http.client
 import threading
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-INTERVAL_S = 0.5
+INTERVAL_S = 0.3
 TIMEOUT_S = 2.0
-NUM_REFUSALS = 2
-"""In a row: one alone may be the moment in which another version of the model is loaded."""
+NUM_REFUSALS = 3
+"""In a row: less may be the moment in which another version of the model is loaded."""
 
 
 class ServerWatch:
     """A thread that asks the server at `url` whether it still serves a version of a model.
 
-    It calls `on_end` once, when a model that was served is served no longer.
+    It calls `on_end` once, when the model is served no longer. Started with the first request,
+    since a model that gets one is served.
     """
 
     def __init__(self, url: str, model: str, version: str, on_end: Callable[[], None]) -> None:
@@ -30,24 +30,25 @@ class ServerWatch:
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="server watch", daemon=True)
 
-    def start(self) -> None:
-        """Begin to ask; the model may still be loading."""
-        self._thread.start()
+    def ensure_started(self) -> None:
+        """Begin to ask, the first time."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """Ask no more."""
         self._is_stopping.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
-        was_served, num_refusals = False, 0
+        num_refusals = 0
         while not self._is_stopping.wait(INTERVAL_S):
             is_served = self._ask()
             if is_served is None:
                 continue
-            was_served = was_served or is_served
             num_refusals = 0 if is_served else num_refusals + 1
-            if was_served and num_refusals == NUM_REFUSALS:
+            if num_refusals == NUM_REFUSALS:
                 self._on_end()
                 return
 
@@ -58,9 +59,9 @@ class ServerWatch:
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             status = connection.getresponse().status
-        except OSError as error:  # a server that is told to stop closes its port at once
-            return False if error.errno == errno.ECONNREFUSED else None
-        except http.client.HTTPException:
+        except ConnectionError:  # a server that is told to stop takes no connections any more
+            return False
+        except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()

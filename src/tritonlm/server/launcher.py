@@ -26,7 +26,7 @@ from tritonlm.server.runtime import Runtime
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
-EXIT_MARGIN_S = 2
+EXIT_MARGIN_S = 3
 """What Triton waits beyond the requests' time, so that each of them gets an answer."""
 STUB_TIMEOUT_S = 120
 """For starting a Python model's process on a cold and busy machine; loading it is not bounded."""

@@ -20,7 +20,7 @@ from tritonlm.server.settings import ServerSettings
 POLL_INTERVAL_S = 0.1
 PROBE = {"text_input": "Hello", "max_tokens": 1}
 PROBE_TIMEOUT_S = 120.0
-STOP_MARGIN_S = 7.0
+STOP_MARGIN_S = 8.0
 """What a stopping server may take beyond its own timeout, to unload."""
 
 

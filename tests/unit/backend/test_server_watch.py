@@ -20,6 +20,7 @@ class Triton(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.status = NOT_READY
+        self.refusals_to_come = 0
         self.paths = []
         self.num_answers = threading.Semaphore(0)
         threading.Thread(target=self.serve_forever, args=(0.01,)).start()
@@ -36,7 +37,9 @@ class Triton(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.paths.append(self.path)
-        self.send_response(self.server.status)
+        self.server.refusals_to_come -= 1
+        status = self.server.status if self.server.refusals_to_come < 0 else NOT_READY
+        self.send_response(status)
         self.end_headers()
         self.server.num_answers.release()
 
@@ -57,19 +60,36 @@ def ended(triton, monkeypatch):
     monkeypatch.setattr(server_watch, "INTERVAL_S", INTERVAL_S)
     ended = threading.Event()
     watch = ServerWatch(f"http://127.0.0.1:{triton.server_port}", "generate", "3", ended.set)
-    watch.start()
+    triton.watch = watch
     yield ended
     watch.stop()
 
 
-def test_a_model_that_loads_is_not_taken_for_one_that_ends(triton, ended):
+def test_nobody_is_asked_before_the_first_request(triton, ended):
+    triton.watch.stop()
+    assert triton.paths == []
+
+
+def test_a_version_of_a_model_is_asked_about(triton, ended):
+    triton.status = READY
+    for _ in range(3):
+        triton.watch.ensure_started()
     triton.wait_for_answers()
     assert not ended.is_set()
     assert set(triton.paths) == {"/v2/models/generate/versions/3/ready"}
 
 
+def test_a_moment_may_be_a_reload(triton, ended):
+    triton.status = READY
+    triton.refusals_to_come = 2
+    triton.watch.ensure_started()
+    triton.wait_for_answers()
+    assert not ended.is_set()
+
+
 def test_a_model_that_is_unloaded_ends(triton, ended):
     triton.status = READY
+    triton.watch.ensure_started()
     triton.wait_for_answers()
     assert not ended.is_set()
     triton.status = NOT_READY
@@ -78,6 +98,7 @@ def test_a_model_that_is_unloaded_ends(triton, ended):
 
 def test_a_server_that_closes_its_port_ends(triton, ended):
     triton.status = READY
+    triton.watch.ensure_started()
     triton.wait_for_answers()
     triton.close()
     assert ended.wait(10)
@@ -85,6 +106,7 @@ def test_a_server_that_closes_its_port_ends(triton, ended):
 
 def test_a_server_in_trouble_does_not_end(triton, ended):
     triton.status = READY
+    triton.watch.ensure_started()
     triton.wait_for_answers()
     triton.status = BROKEN
     triton.wait_for_answers()
