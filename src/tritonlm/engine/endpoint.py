@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+SERVER_PREFIX = "server-"
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,10 @@ class Endpoint:
     def of(cls, run_dir: str | None, model: str, version: str) -> Endpoint:
         """The endpoint of a model's version, made if missing.
 
-        Without `run_dir` it is named after the parent process: the tritonserver that all front
-        ends have in common.
+        Without `run_dir` it is named after the parent process, the tritonserver that all front
+        ends have in common; those of servers that are gone are deleted.
         """
-        base = Path(run_dir) if run_dir else Path(
-            tempfile.gettempdir(), f"tritonlm-{os.getuid()}", str(os.getppid()))
+        base = Path(run_dir) if run_dir else _server_folder()
         folder = base / f"{model}-{version}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(folder)
@@ -78,3 +80,11 @@ class Endpoint:
     @property
     def _failure_path(self) -> Path:
         return self.folder / "engine.failure"
+
+
+def _server_folder() -> Path:
+    base = Path(tempfile.gettempdir(), f"tritonlm-{os.getuid()}")
+    for folder in base.glob(f"{SERVER_PREFIX}*"):
+        if not Path("/proc", folder.name.removeprefix(SERVER_PREFIX)).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return base / f"{SERVER_PREFIX}{os.getppid()}"
