@@ -11,6 +11,7 @@ ServingError
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 MAX_SHOWN_CHARS = 80
@@ -56,6 +57,12 @@ class Unavailable(ServingError):
     """The request cannot be served now; the message says when or whether to retry."""
 
     code = "UNAVAILABLE"
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """In how many seconds there may be room, where the message tells."""
+        hint = re.search(r"retry in (\d+) s$", self.message)
+        return int(hint[1]) if hint else None
 
 
 class EngineFailure(ServingError):

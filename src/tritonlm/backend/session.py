@@ -79,7 +79,7 @@ class Session:
         elif isinstance(item, Generation) and self._is_full():
             item = Refusal(item.answer, Unavailable(
                 f"{self._config.max_unfinished_requests} requests are unfinished here, the most "
-                "that max_unfinished_requests allows; retry later"))
+                "that max_unfinished_requests allows; retry in 1 s"))
         self._inbox.append(item)
         os.eventfd_write(self._wake_fd, 1)
 

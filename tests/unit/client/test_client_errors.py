@@ -20,6 +20,16 @@ def test_the_refused_field_can_be_read_from_an_answer():
     assert raised.field == "top_p"
 
 
+@pytest.mark.parametrize(("text", "retry_after_s"), [
+    ("UNAVAILABLE: 8 requests wait, the most that is allowed; retry in 12 s", 12),
+    ("UNAVAILABLE: the engine was lost; retry", None),
+])
+def test_when_to_retry_can_be_read_from_an_answer(text, retry_after_s):
+    raised = from_message(text)
+    assert isinstance(raised, Unavailable)
+    assert raised.retry_after_s == retry_after_s
+
+
 @pytest.mark.parametrize(("text", "error_class"), [
     ("Request for unknown model: 'x' is not found", NotFound),
     ("Request for unknown model: 'x' version 1 is not at ready state", Unavailable),
