@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tritonlm.balancing.load import Load
 
@@ -87,7 +87,15 @@ def choose(
         candidate = candidates[place]
         if candidate.num_requests <= limit and candidate.load.kv_usage < FULL_KV_USAGE:
             return place
-    return POLICIES[policy](candidates, chance)
+    return POLICIES[policy](_guessed(candidates), chance)
+
+
+def _guessed(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """A server whose latency is not known is as quick as the quickest, until it is tried."""
+    known = [it.load.first_token_s for it in candidates if it.load.first_token_s is not None]
+    guess = min(known, default=UNKNOWN_FIRST_TOKEN_S)
+    return [it if it.load.first_token_s is not None
+            else replace(it, load=replace(it.load, first_token_s=guess)) for it in candidates]
 
 
 def _rank(name: str, prefix: bytes) -> bytes:

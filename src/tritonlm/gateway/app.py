@@ -19,11 +19,12 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from tritonlm.errors import NotFound, ServingError, from_code
+from tritonlm.errors import NotFound, ServingError, Unavailable, from_code
 from tritonlm.gateway import logs, metrics, tokens
 from tritonlm.gateway.access import Access
 from tritonlm.gateway.body import json_object, read_body, read_call
 from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.draining import Draining
 from tritonlm.gateway.events import open_events
 from tritonlm.gateway.failures import error_body, error_response
 from tritonlm.gateway.fleet import Fleet
@@ -56,6 +57,8 @@ class Gateway:
         servers = [Server(TritonConnection(address, settings)) for address in settings.addresses]
         self.fleet = Fleet(servers, settings.aliases)
         self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
+        self.draining = Draining(lambda: self.sockets.num_requests, settings.drain_timeout_s)
+        self.draining.start()
         await self.fleet.start()
         yield
         await self.fleet.close()
@@ -65,8 +68,8 @@ class Gateway:
         return json_response({"status": "live"})
 
     async def ready(self, _: Request) -> Response:
-        """Whether a server is there with a model; 503 if not."""
-        models = self.fleet.models
+        """Whether a server is there with a model; 503 if not, or if the gateway is to stop."""
+        models = [] if self.draining.has_begun else self.fleet.models
         return json_response({"status": "ready" if models else "no model is ready",
                               "models": models}, 200 if models else 503)
 
@@ -99,7 +102,11 @@ class Gateway:
         return await open_events(request, answers, GenerateScript(record.usage))
 
     async def websocket(self, socket: WebSocket) -> None:
-        """Many requests at once on one socket."""
+        """Many requests at once on one socket; none that begins when the worker is to stop."""
+        if self.draining.has_begun:
+            await error_response(Unavailable("the gateway is stopping; retry later"))(
+                socket.scope, socket.receive, socket.send)
+            return
         await self.sockets.serve(socket)
 
     async def metrics(self, _: Request) -> Response:

@@ -120,6 +120,12 @@ def test_a_server_with_much_more_to_do_loses_its_prompts():
     assert choose("batch", busy, b"prompt", random.Random(0)) == 1 - home
 
 
+def test_a_server_that_is_not_known_yet_is_tried():
+    known, new = Candidate("a", Load(first_token_s=0.001)), Candidate("b", Load())
+    assert min(picks("normal", [known, new])) > 100
+    assert min(picks("urgent", [known, new])) > 100
+
+
 def test_every_priority_has_a_policy():
     assert set(BY_PRIORITY) == set(PRIORITIES)
     assert set(BY_PRIORITY.values()) == set(POLICIES)

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
+import websockets
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk
 from typer.testing import CliRunner
@@ -65,6 +66,24 @@ async def test_running_requests_finish_and_new_ones_are_not_taken():
         with pytest.raises(aiohttp.ClientError):
             async with aiohttp.ClientSession() as session:
                 await session.get(f"{url}/health/live")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_what_runs_on_a_websocket_finishes_too(workers):
+    async with serve(slow) as server, started(
+            "--servers", server.url, "--workers", workers) as (process, url):
+        address = f"ws{url.removeprefix('http')}/ws"
+        async with websockets.connect(address) as socket:
+            await socket.send(json.dumps({"type": "generate", "id": "a", "text_input": "Hi"}))
+            heard = [json.loads(await socket.recv()) for _ in range(2)]
+            process.send_signal(signal.SIGTERM)
+            with suppress(websockets.ConnectionClosed):
+                async for text in socket:
+                    heard.append(json.loads(text))
+        assert heard[-1]["type"] == "done"
+        assert "".join(message.get("text_output", "") for message in heard) == "x" * 10
+        assert socket.close_code == 1012
+        await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_workers_share_the_port_and_count_together():

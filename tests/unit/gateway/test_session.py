@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.fakes.triton_service import chunk
-from tests.unit.gateway.test_answers import To
+from tests.unit.gateway.test_gateway_answers import To
 
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
