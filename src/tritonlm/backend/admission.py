@@ -84,9 +84,10 @@ class Admission:
         """Output tokens that a sequence may have."""
         self._check_prompt(num_prompt, limits)
         room = limits.max_model_len - num_prompt
-        most = self._config.max_output_tokens or room
-        max_tokens = options.max_tokens or min(self._config.default_max_tokens, room, most)
-        if max_tokens > most:
+        most = self._config.max_output_tokens
+        max_tokens = options.max_tokens or min(
+            self._config.default_max_tokens, room, most or room)
+        if most is not None and max_tokens > most:
             raise InvalidArgument("max_tokens", max_tokens,
                                   f"allowed: 1 to max_output_tokens, {most}")
         if max_tokens > room:
