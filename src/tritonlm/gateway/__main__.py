@@ -1,6 +1,6 @@
-"""A gateway that ends with the process that started it: `python -m tritonlm.gateway SETTINGS`.
+"""A gateway that ends with its parent: `python -m tritonlm.gateway SETTINGS PID`.
 
-SETTINGS are a JSON object. Others use the command `tritonlm gateway`.
+SETTINGS are a JSON object, PID is the parent. Others use the command `tritonlm gateway`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve until told to stop, or alone."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:  # it was too late for that
+    if os.getppid() != int(sys.argv[2]):  # it was too late for that
         return
     settings = GatewaySettings(**json.loads(sys.argv[1]))
     run(settings, prepare(settings))

@@ -33,7 +33,7 @@ def serve(**values: Any) -> None:
     try:
         plan = launcher.prepare(settings_of(ServerSettings, values),
                                 settings_of(ModelConfig, values, SET_BY_LAUNCHER))
-        gateway_port = settings_of(GatewayStart, values).choose_port(plan.settings.host)
+        gateway_port = settings_of(GatewayStart, values).choose_port(plan.settings)
         with ExitStack() as beside:
             _run(plan, console, partial(_start_gateway, beside, gateway_port, values["model"]))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,11 +36,14 @@ class GatewayStart:
         if self.gateway_port is not None and not 0 <= self.gateway_port <= MAX_PORT:
             raise InvalidArgument("gateway_port", self.gateway_port, f"allowed: 0 to {MAX_PORT}")
 
-    def choose_port(self, host: str) -> int | None:
-        """The port, which is free now; raises `StartFailure` if it is not."""
+    def choose_port(self, server: ServerSettings) -> int | None:
+        """The port, which is free and not `server`'s; raises `StartFailure` if it is not so."""
         if self.gateway_port is None:
             return None
-        return ports.choose(host, {"--gateway-port": self.gateway_port})["--gateway-port"]
+        taken = {"--http-port": server.http_port, "--grpc-port": server.grpc_port,
+                 "--metrics-port": server.metrics_port}
+        return ports.choose(server.host, taken | {"--gateway-port": self.gateway_port})[
+            "--gateway-port"]
 
 
 @contextmanager
@@ -53,7 +57,8 @@ def running(
         "workers": workers, "access_log": False, "drain_timeout_s": server.exit_timeout_s,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings)],
+        [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings),
+         str(os.getpid())],
         start_new_session=True,  # a terminal's Ctrl-C is for the launcher
     )
     try:

@@ -1,0 +1,68 @@
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tritonlm.errors import InvalidArgument, StartFailure
+from tritonlm.server.gateway_process import GatewayStart
+from tritonlm.server.ports import choose
+from tritonlm.server.settings import ServerSettings
+
+
+@pytest.fixture
+def server():
+    """Settings with free ports."""
+    names = ("http_port", "grpc_port", "metrics_port")
+    return ServerSettings(**dict(zip(names, choose("127.0.0.1", dict.fromkeys(names, 0)).values(),
+                                     strict=True)))
+
+
+def test_a_free_port_is_chosen_that_is_not_the_servers(server):
+    port = GatewayStart(0).choose_port(server)
+    assert port not in {0, server.http_port, server.grpc_port, server.metrics_port}
+    assert GatewayStart(port).choose_port(server) == port
+
+
+def test_without_a_port_there_is_no_gateway(server):
+    assert GatewayStart().choose_port(server) is None
+
+
+def test_a_port_of_the_server_is_refused_by_name(server):
+    with pytest.raises(StartFailure, match=r"--http-port|--gateway-port.* are both"):
+        GatewayStart(server.http_port).choose_port(server)
+
+
+def test_it_does_not_outlive_who_started_it(server):
+    port = GatewayStart(0).choose_port(server)
+    code = ("import os, signal, sys\n"
+            "from tritonlm.server import gateway_process\n"
+            "from tritonlm.server.settings import ServerSettings\n"
+            "gateway_process._wait_until_ready = lambda *_: None\n"
+            f"with gateway_process.running({port}, ServerSettings(), 'x'):\n"
+            "    print(flush=True); sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as starter:
+        starter.stdout.readline()
+        [gateway] = psutil.Process(starter.pid).children()
+        await_listening(port)
+        starter.kill()
+    assert psutil.wait_procs([gateway], 10)[1] == []
+
+
+def await_listening(port):
+    end_s = time.monotonic() + 30
+    while time.monotonic() < end_s:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("it does not listen")
+
+
+def test_a_port_that_does_not_exist_is_refused():
+    with pytest.raises(InvalidArgument, match="gateway_port: 70000"):
+        GatewayStart(70000)
