@@ -17,11 +17,14 @@ GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 class _Part(nn.Module):
     """Stands for a projection whose product another one has run already."""
 
-    product: torch.Tensor
+    product: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The part that was left here; `hidden` is what it was computed from."""
-        return self.product
+        # What stays here would be an output of the compiled model.
+        product, self.product = self.product, None
+        assert product is not None, "the projections are called in another order than expected"
+        return product
 
 
 class _Merged(nn.Module):

@@ -44,12 +44,22 @@ def checkpoint(tmp_path_factory) -> Path:
     return save_random_model(tmp_path_factory.mktemp("checkpoint"))
 
 
+def config_of(checkpoint) -> ModelConfig:
+    return ModelConfig(str(checkpoint), max_num_seqs=4, max_num_batched_tokens=24, compile=True)
+
+
+@pytest.fixture(scope="module")
+def compiled_engine(checkpoint) -> Engine | None:
+    """On a GPU."""
+    return build_engine(config_of(checkpoint), print).engine if torch.cuda.is_available() else None
+
+
 @pytest.fixture
-def engine(checkpoint, monkeypatch):
+def engine(checkpoint, compiled_engine, monkeypatch):
     """An engine of depth 1; without a GPU the kernels run in the interpreter."""
-    config = ModelConfig(str(checkpoint), max_num_seqs=4, max_num_batched_tokens=24, compile=True)
-    if torch.cuda.is_available():
-        return build_engine(config, print).engine
+    if compiled_engine is not None:
+        return compiled_engine
+    config = config_of(checkpoint)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(torch.cuda, "Event", InstantEvent)
     make_empty = torch.empty
@@ -95,3 +105,15 @@ def test_a_seed_gives_the_same_tokens_as_the_plain_runner(checkpoint, engine):
     plain = build_engine(ModelConfig(str(checkpoint), device="cpu", kv_cache_gib=0.01), print)
     expected = run_all(plain.engine, {0: requests}).token_ids
     assert run_all(engine, {0: requests}).token_ids == expected
+
+
+def test_drawable_and_other_requests_share_a_batch(checkpoint, engine):
+    """Penalised, measured and typical requests need more than the kernel that draws."""
+    others = [{}, {"repetition_penalty": 1.8}, {"num_logprobs": 2, "num_prompt_logprobs": 1},
+              {"temperature": 0.9, "typical_p": 0.8, "seed": 3}]
+    requests = [submit(key, prompt, 7, **options)
+                for key, (prompt, options) in enumerate(zip(PROMPTS, others, strict=True))]
+    plain = build_engine(ModelConfig(str(checkpoint), device="cpu", kv_cache_gib=0.01), print)
+    expected = run_all(plain.engine, {0: requests[:2], 2: requests[2:]})
+    outcomes = run_all(engine, {0: requests[:2], 2: requests[2:]})
+    assert outcomes.token_ids == expected.token_ids
