@@ -94,7 +94,7 @@ class Stream:
 
     async def run(self, request: Any) -> Seen:
         """Send `request` and read its responses to the last one."""
-        watch = _Watch(time.monotonic())
+        watch = Watch(time.monotonic())
         try:
             if self._call is None:
                 self._call = self._stub.ModelStreamInfer()
@@ -114,7 +114,7 @@ class Stream:
 
 
 @dataclass
-class _Watch:
+class Watch:
     """What has been seen of a request so far."""
 
     started_s: float
@@ -143,6 +143,7 @@ class _Watch:
         self.num_chunks += 1
 
     def seen(self) -> Seen:
+        """All of it."""
         return Seen(self.started_s, self.first_s, self.last_s, self.num_tokens, self.num_chunks,
                     self.num_first_tokens, self.error)
 

@@ -72,7 +72,8 @@ ANSWER = (
 """One value each, except for the ids, while `n` is 1 or `stream` is true.
 
 Else all n sequences come in one response: n values each, but one `chunk_index` and one
-`num_input_tokens`; the sequences' ids follow each other, `num_output_tokens` of each.
+`num_input_tokens`; the sequences' ids follow each other, `num_output_tokens` of each. There is one
+`perf_metrics` in all, with the last response, for a request that asks for it.
 """
 DETOKENIZE_IDS = Tensor("detokenize_ids", "INT32", (-1,))
 """The ids that a chunk's text is decoded from: its own, and earlier ones for context."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.grpc_load import Load, Seen, _Watch, inference_request
+from benchmarks.grpc_load import Load, Seen, Watch, inference_request
 from benchmarks.serving_load import ServingSpeed, table
 from tritonclient.grpc import service_pb2
 
@@ -45,7 +45,7 @@ def test_a_load_that_fails_has_no_speed():
 
 
 def test_a_stream_is_watched_to_its_end():
-    watch = _Watch(started_s=0.0)
+    watch = Watch(started_s=0.0)
     watch.take(response(b"", 3))
     assert not watch.is_over
     watch.take(response(b"length", 5))
@@ -56,7 +56,7 @@ def test_a_stream_is_watched_to_its_end():
 
 
 def test_an_error_ends_a_request():
-    watch = _Watch(started_s=0.0)
+    watch = Watch(started_s=0.0)
     watch.take(service_pb2.ModelStreamInferResponse(error_message="no"))
     assert (watch.is_over, watch.seen().error) == (True, "no")
 
