@@ -27,11 +27,13 @@ class ManyRequestsTriton(GRPCInferenceServiceServicer):
         self.requests: list[messages.ModelInferRequest] = []
         self.cancelled: list[str] = []
         self.num_streams = 0
+        self.metadata: dict[str, str] = {}
         self.url = ""
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def ModelStreamInfer(self, request_iterator, context):
         self.num_streams += 1
+        self.metadata = dict(context.invocation_metadata())
         outgoing: asyncio.Queue[messages.ModelStreamInferResponse] = asyncio.Queue()
         reading = asyncio.ensure_future(self._read(request_iterator, outgoing))
         try:
@@ -83,12 +85,16 @@ class ManyRequestsTriton(GRPCInferenceServiceServicer):
 
 
 @asynccontextmanager
-async def serve(script: Script, url: str = "localhost:0") -> AsyncIterator[ManyRequestsTriton]:
+async def serve(
+    script: Script, url: str = "localhost:0", credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[ManyRequestsTriton]:
     """A service that listens at its `url` until `stop` or the end of the block."""
     server = grpc.aio.server()
     service = ManyRequestsTriton(script)
     add_GRPCInferenceServiceServicer_to_server(service, server)
-    service.url = f"localhost:{server.add_insecure_port(url)}"
+    port = (server.add_insecure_port(url) if credentials is None
+            else server.add_secure_port(url, credentials))
+    service.url = f"localhost:{port}"
     service.stop = lambda: server.stop(grace=None)
     await server.start()
     try:

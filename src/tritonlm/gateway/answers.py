@@ -10,7 +10,6 @@ from functools import partial
 from typing import Protocol
 
 from tritonclient.grpc.service_pb2 import ModelInferRequest
-from typing_extensions import Self
 
 from tritonlm.errors import ServingError
 from tritonlm.gateway.pieces import Piece, PieceReader
@@ -47,7 +46,7 @@ class Answers:
         self._has_begun = False
         self._submit()
 
-    def __aiter__(self) -> Self:
+    def __aiter__(self) -> Answers:
         return self
 
     async def __anext__(self) -> list[tuple[int, Piece]]:
@@ -69,7 +68,7 @@ class Answers:
             self._route.begun(time.monotonic() - self._start_s)
         return _joined(pieces)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Answers:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -60,8 +60,11 @@ class Gateway:
         self.draining = Draining(lambda: self.sockets.num_requests, settings.drain_timeout_s)
         self.draining.start()
         await self.fleet.start()
-        yield
-        await self.fleet.close()
+        try:
+            yield
+        finally:
+            await self.fleet.close()
+            metrics.forget_worker()
 
     async def live(self, _: Request) -> Response:
         """Whether the gateway runs."""

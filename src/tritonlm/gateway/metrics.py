@@ -37,6 +37,12 @@ SERVER_EJECTIONS = Counter("tritonlm_gateway_server_ejections",
                            "How often a server got no more requests for a while", ["server"])
 
 
+def forget_worker() -> None:
+    """This worker ends: what it had under way is no more."""
+    if FOLDER_VARIABLE in os.environ:
+        multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
 def page() -> bytes:
     """All metrics as Prometheus reads them."""
     registry = CollectorRegistry()

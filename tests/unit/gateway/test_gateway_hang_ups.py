@@ -70,7 +70,7 @@ async def test_a_window_that_has_passed_ends_a_session(gateway):
             socket.transport.abort()
         await asyncio.sleep(0.3)
         assert server.cancelled == []
-        assert 0.5 < await cancelled_after_s(server, 1) < 1.2
+        assert 0.5 < await cancelled_after_s(server, 1) < 3
 
 
 async def test_a_clean_close_ends_a_session_at_once(gateway):
