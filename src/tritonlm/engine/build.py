@@ -18,6 +18,7 @@ from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
+from tritonlm.engine.rotary import keep_rotations
 from tritonlm.engine.runner import Runner, choose_num_blocks
 from tritonlm.engine.scheduler import Scheduler
 from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
@@ -84,6 +85,7 @@ def _fast_runner(
 
     folder = keep_compiled()
     merge_projections(model.module)
+    keep_rotations(model.module)
     runner = CudaRunner(model, table, num_blocks, config)
     _check_attention(config, model, runner.logits)
     report(f"compiling, which takes minutes the first time and seconds later; kept in {folder}")
