@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -54,8 +55,9 @@ class Serve:
         """The server's process, once it is there."""
         while self.is_running:
             for child in self._process.children():
-                if processes.RUN_DIR_VARIABLE in child.environ():
-                    return child
+                with suppress(psutil.NoSuchProcess):  # one that was only there to look
+                    if processes.RUN_DIR_VARIABLE in child.environ():
+                        return child
             time.sleep(0.05)
         raise AssertionError(self.output)
 
