@@ -13,6 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
+from tritonlm.engine.cache import bytes_per_slot
 from tritonlm.engine.compiled import keep_compiled
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import LoadedModel, load_model
@@ -56,7 +57,8 @@ def build_engine(
     if config.max_model_len is not None and max_model_len < config.max_model_len:
         raise InvalidArgument("max_model_len", config.max_model_len,
                               f"the KV cache holds {num_slots} tokens; raise kv_cache_gib")
-    report(f"KV cache of {num_slots:,} tokens in {num_blocks:,} blocks; "
+    cache_gib = num_slots * bytes_per_slot(model.layers, model.dtype) / 2**30
+    report(f"KV cache of {num_slots:,} tokens, {cache_gib:.2f} GiB, in {num_blocks:,} blocks; "
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
     has_fast_path = config.compile and model.device.type == "cuda"
     depth = LAUNCHED_AHEAD if has_fast_path else 0
