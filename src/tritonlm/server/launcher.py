@@ -53,10 +53,10 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
     })
     settings = replace(settings, http_port=chosen["--http-port"], grpc_port=chosen["--grpc-port"],
                        metrics_port=chosen["--metrics-port"])
+    folder = checkpoint.resolve(config.model, config.revision)
     tritonserver = runtime.find(settings.tritonserver)
     preflight.check_libraries(tritonserver)
     preflight.check_numpy(tritonserver)
-    folder = checkpoint.resolve(config.model, config.revision)
     config = replace(config, model=str(folder), revision=None,
                      server_url=f"http://{settings.reachable_host}:{settings.http_port}",
                      drain_timeout_s=float(settings.exit_timeout_s))
