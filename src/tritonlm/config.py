@@ -21,6 +21,7 @@ DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
 BOOLS = {"true": True, "false": False}
 STEP_TOKENS = {"cuda": 8192, "cpu": 2048}
+KV_CACHE_DTYPES = ("auto", "fp8")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int4")
 
@@ -47,6 +48,8 @@ class ModelConfig:
     """Tokens in a block of the KV cache."""
     kv_cache_gib: float | None = None
     """Size of the KV cache; unset, 85 % of the free device memory, and at most 1 GiB on a cpu."""
+    kv_cache_dtype: str = "auto"
+    """auto or fp8; auto is the model's own; fp8 (e4m3, no scales) holds twice as many tokens."""
     max_num_seqs: int = 256
     """Requests in one step of the engine."""
     max_num_batched_tokens: int | None = None
@@ -92,6 +95,8 @@ class ModelConfig:
         """Raise `InvalidArgument` for a value out of range."""
         _require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
         _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        _require("kv_cache_dtype", self.kv_cache_dtype, self.kv_cache_dtype in KV_CACHE_DTYPES,
+                 f"one of {', '.join(KV_CACHE_DTYPES)}")
         _require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
                  f"one of {', '.join(QUANTIZATIONS)}")
         _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")

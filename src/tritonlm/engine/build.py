@@ -13,7 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.cache import bytes_per_slot
+from tritonlm.engine.cache import FP8, bytes_per_slot
 from tritonlm.engine.compiled import keep_compiled
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import LoadedModel, load_model
@@ -26,7 +26,8 @@ from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
 from tritonlm.errors import InvalidArgument
 
-MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2, FP8: 0.3}
+"""By the least precise type that keys and values go through."""
 MAX_EOS_IDS = MAX_STOP_IDS // 2
 LAUNCHED_AHEAD = 1
 """Steps that a GPU is given before an earlier one is read back."""
@@ -57,7 +58,7 @@ def build_engine(
     if config.max_model_len is not None and max_model_len < config.max_model_len:
         raise InvalidArgument("max_model_len", config.max_model_len,
                               f"the KV cache holds {num_slots} tokens; raise kv_cache_gib")
-    cache_gib = num_slots * bytes_per_slot(model.layers, model.dtype) / 2**30
+    cache_gib = num_slots * bytes_per_slot(model.layers, model.cache_dtype) / 2**30
     report(f"KV cache of {num_slots:,} tokens, {cache_gib:.2f} GiB, in {num_blocks:,} blocks; "
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
     has_fast_path = config.compile and model.device.type == "cuda"
@@ -118,6 +119,6 @@ def _check_attention(
     long_logits = compute_logits(build_batch(table, rows[:1], np.array([long.size - 4], np.int32)))
     for sample, logits in zip(model.samples, (long_logits, short_logits), strict=True):
         error = (logits[-1] - sample.logits).norm() / sample.logits.norm()
-        if not error <= MAX_RELATIVE_ERROR[model.dtype]:
+        if not error <= MAX_RELATIVE_ERROR[model.cache_dtype]:
             raise InvalidArgument("model", config.model, f"{type(model.module).__name__} computes "
                                   f"something else with paged attention (error {error:.2g})")

@@ -16,6 +16,11 @@ class LayerShape:
     value_dim: int
 
 
+FP8 = torch.float8_e4m3fn
+CACHE_DTYPES = {"fp8": FP8}
+"""What the setting `kv_cache_dtype` may ask for, beside the type of the model."""
+
+
 class KVCache:
     """Keys and values of every layer, [slots, heads, dim] each.
 
@@ -37,8 +42,16 @@ class KVCache:
         self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> None:
         """Store `key` and `value`, [T, heads, dim], at `slots`, int64 [T]."""
-        self.keys[layer].index_copy_(0, slots, key)
-        self.values[layer].index_copy_(0, slots, value)
+        _copy(self.keys[layer], slots, key)
+        _copy(self.values[layer], slots, value)
+
+
+def _copy(cache: torch.Tensor, slots: torch.Tensor, vectors: torch.Tensor) -> None:
+    if cache.dtype == FP8:
+        most = torch.finfo(FP8).max  # what is beyond becomes NaN
+        vectors = vectors.clamp(-most, most).to(FP8).view(torch.uint8)
+        cache = cache.view(torch.uint8)
+    cache.index_copy_(0, slots, vectors)
 
 
 def bytes_per_slot(layers: dict[int, LayerShape], dtype: torch.dtype) -> int:

@@ -76,8 +76,8 @@ class CudaRunner:
         self, model: LoadedModel, table: RequestTable, num_blocks: int, config: ModelConfig
     ) -> None:
         self._model, self._table, self._config = model, table, config
-        self._cache = KVCache(model.layers, num_blocks * config.block_size, model.dtype,
-                              model.device)
+        self._cache = KVCache(model.layers, num_blocks * config.block_size,
+                              model.cache_dtype, model.device)
         self._max_requests = config.max_num_seqs
         most_kv_heads = max(shape.num_kv_heads for shape in model.layers.values())
         self._arrivals = torch.zeros(self._max_requests * most_kv_heads, dtype=torch.int32,

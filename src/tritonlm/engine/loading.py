@@ -17,11 +17,12 @@ from transformers import (
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
-from tritonlm.engine.cache import LayerShape
+from tritonlm.engine.cache import CACHE_DTYPES, LayerShape
 from tritonlm.errors import InvalidArgument
 
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
+MIN_FP8_CAPABILITY = (8, 9)
 """Length of models whose checkpoint names none."""
 
 
@@ -41,6 +42,8 @@ class LoadedModel:
     layers: dict[int, LayerShape]
     device: torch.device
     dtype: torch.dtype
+    cache_dtype: torch.dtype
+    """Of keys and values in the KV cache."""
     max_model_len: int
     vocab_size: int
     eos_ids: tuple[int, ...]
@@ -87,6 +90,7 @@ def adopt_module(
         layers=_probe_layers(config.model, module, device),
         device=device,
         dtype=module.dtype,
+        cache_dtype=_cache_dtype(config, module),
         max_model_len=_max_model_len(config, module),
         vocab_size=module.get_input_embeddings().num_embeddings,
         eos_ids=_eos_ids(module),
@@ -162,6 +166,17 @@ def _probe_layers(
         raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
                               f"{len(probe.layers)} of its {num_layers} layers use it")
     return probe.layers
+
+
+def _cache_dtype(config: ModelConfig, module: PreTrainedModel) -> torch.dtype:
+    dtype: torch.dtype = CACHE_DTYPES.get(config.kv_cache_dtype, module.dtype)
+    if dtype == module.dtype:
+        return dtype
+    if (module.device.type == "cuda"
+            and torch.cuda.get_device_capability(module.device) < MIN_FP8_CAPABILITY):
+        raise InvalidArgument("kv_cache_dtype", config.kv_cache_dtype, "this GPU has no 8-bit "
+                              "floats, which came with compute capability 8.9; allowed: auto")
+    return dtype
 
 
 def _max_model_len(config: ModelConfig, module: PreTrainedModel) -> int:

@@ -31,7 +31,8 @@ class Runner:
     def __init__(self, model: LoadedModel, num_blocks: int, block_size: int) -> None:
         self._model = model
         self._block_size = block_size
-        self._cache = KVCache(model.layers, num_blocks * block_size, model.dtype, model.device)
+        self._cache = KVCache(model.layers, num_blocks * block_size, model.cache_dtype,
+                              model.device)
         if model.device.type == "cpu":
             _lay_out_by_column(model.module)
         parameters = inspect.signature(model.module.forward).parameters
@@ -89,7 +90,7 @@ def _lay_out_by_column(module: torch.nn.Module) -> None:
 
 def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
     """Blocks that the KV cache gets; raises `InvalidArgument` if not even one fits."""
-    block_bytes = bytes_per_slot(model.layers, model.dtype) * config.block_size
+    block_bytes = bytes_per_slot(model.layers, model.cache_dtype) * config.block_size
     if config.kv_cache_gib is not None:
         available = int(config.kv_cache_gib * 2**30)
     elif model.device.type == "cuda":

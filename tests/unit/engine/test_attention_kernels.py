@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tritonlm.engine.attention.reference import attend
+from tritonlm.engine.cache import FP8
 
 pytest.importorskip("triton")
 
@@ -46,6 +47,8 @@ class Layer:
     window: int | None = None
     softcap: float | None = None
     dtype: torch.dtype = torch.float32
+    cache_dtype: torch.dtype | None = None
+    """None: as `dtype`. What is stored has no more digits than it: so the cache loses none."""
 
     @property
     def scale(self) -> float:
@@ -70,6 +73,7 @@ VARIANTS = {
     "softcap": {"softcap": 1.5},
     "window, softcap": {"window": 70, "softcap": 1.5},
     "float16": {"dtype": torch.float16},
+    "8 bits": {"dtype": torch.float16, "cache_dtype": FP8},
 }
 if ON_GPU:  # the interpreter multiplies bfloat16 as if it were integers
     VARIANTS["bfloat16"] = {"dtype": torch.bfloat16}
@@ -102,24 +106,30 @@ class PagedCache:
         num_blocks = [-(-length // layer.block_size) for length in context_lens]
         self.keys = self._empty(sum(num_blocks) + 3, layer.key_dim, is_heads_first)
         self.values = self._empty(sum(num_blocks) + 3, layer.value_dim, is_heads_first)
-        self.contents = [(random(length, layer.kv_heads, layer.key_dim, dtype=layer.dtype),
-                          random(length, layer.kv_heads, layer.value_dim, dtype=layer.dtype))
-                         for length in context_lens]
+        self.contents = [(self._random(length, layer.key_dim),
+                          self._random(length, layer.value_dim)) for length in context_lens]
         self.block_tables = torch.full((len(context_lens), max(num_blocks) + 2), NO_BLOCK,
                                        dtype=torch.int32, device=DEVICE)
         blocks = torch.randperm(self.keys.shape[0], device=DEVICE)
         for row, mine in enumerate(blocks[:sum(num_blocks)].split(num_blocks)):
             self.block_tables[row, : len(mine)] = mine
             slots = self.slots(row)
-            self.keys[slots // layer.block_size, slots % layer.block_size] = self.contents[row][0]
-            self.values[slots // layer.block_size, slots % layer.block_size] = self.contents[row][1]
+            for cache, content in zip((self.keys, self.values), self.contents[row], strict=True):
+                places = slots // layer.block_size, slots % layer.block_size
+                bits(cache)[places] = bits(content.to(cache.dtype))
 
     def _empty(self, num_blocks: int, dim: int, is_heads_first: bool) -> torch.Tensor:
         shape = [num_blocks, self.layer.block_size, self.layer.kv_heads, dim]
         if is_heads_first:
             shape[1:3] = shape[2:0:-1]
-        cache = torch.full(shape, torch.nan, dtype=self.layer.dtype, device=DEVICE)
+        cache_dtype = self.layer.cache_dtype or self.layer.dtype
+        cache = torch.full(shape, torch.nan, device=DEVICE).to(cache_dtype)
         return cache.transpose(1, 2) if is_heads_first else cache
+
+    def _random(self, length: int, dim: int) -> torch.Tensor:
+        layer = self.layer
+        vectors = random(length, layer.kv_heads, dim, dtype=layer.dtype)
+        return vectors.to(layer.cache_dtype or layer.dtype).to(layer.dtype)
 
     def slots(self, row: int) -> torch.Tensor:
         places = torch.arange(self.context_lens[row], device=DEVICE)
@@ -147,6 +157,11 @@ class PagedCache:
                       layer.scale, layer.softcap)[0]
 
 
+def bits(cache: torch.Tensor) -> torch.Tensor:
+    """The same, as numbers that everything works with; NaN is what it was."""
+    return cache.view(torch.uint8) if cache.dtype == FP8 else cache
+
+
 def random(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(*shape, device=DEVICE).to(dtype)
 
@@ -172,12 +187,13 @@ def take_newest(cache: PagedCache) -> tuple[torch.Tensor, torch.Tensor]:
     layer = cache.layer
     fused = random(len(cache.context_lens), layer.kv_heads, layer.key_dim + layer.value_dim + 8,
                    dtype=layer.dtype)
-    new_keys, new_values = fused[..., : layer.key_dim], fused[..., 8 + layer.key_dim:]
+    new_keys, new_values = fused[..., : layer.key_dim], fused[..., 8 + layer.key_dim :]
     for row, (keys, values) in enumerate(cache.contents):
         if len(keys):
             new_keys[row], new_values[row] = keys[-1], values[-1]
             block, place = divmod(int(cache.slots(row)[-1]), layer.block_size)
-            cache.keys[block, place] = cache.values[block, place] = torch.nan
+            for stored in (cache.keys, cache.values):
+                bits(stored)[block, place] = bits(torch.full((1,), torch.nan).to(stored.dtype))
     return new_keys, new_values
 
 
@@ -190,7 +206,7 @@ def run_decode(cache: PagedCache, query: torch.Tensor) -> torch.Tensor:
                            *cache.layer.options)
     assert not arrivals.any()
     for stored, old in zip((cache.keys, cache.values), before, strict=True):
-        assert torch.equal(stored.nan_to_num(9.5), old.nan_to_num(9.5))
+        assert torch.equal(bits(stored).nan_to_num(9.5), bits(old).nan_to_num(9.5))
     return out
 
 
@@ -316,6 +332,16 @@ def test_write_cache(dims: tuple[int, int], is_heads_first: bool, index_dtype: t
             block, place = divmod(int(slots[token]), layer.block_size)
             old[block, place] = new[token]
         assert torch.equal(written.nan_to_num(9.5), old.nan_to_num(9.5))
+
+
+def test_8_bits_hold_what_they_can() -> None:
+    layer = Layer(2, 2, 16, 16, dtype=torch.float16, cache_dtype=FP8)
+    cache = PagedCache(layer, [16])
+    new = torch.tensor([1.0, -3.5, 448.0, 500.0, -60000.0, 0.0, 0.0625, 2**-9], device=DEVICE)
+    new = new.repeat(2).half().expand(1, 2, 16)
+    write_cache(cache.keys, cache.values, torch.tensor([3], device=DEVICE), new, new)
+    for stored in (cache.keys[0, 3], cache.values[0, 3]):
+        assert torch.equal(stored.float(), new[0].float().clamp(-448, 448))
 
 
 def test_write_cache_takes_transposed_tokens() -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 
 HOPPER = ("cuda", 90, 32)
 COMPILE = """
+import itertools
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
@@ -37,7 +38,9 @@ SHAPES = {
     "plain": tile.CacheShape(128, 16, 16 * 8 * 128, 8 * 128, 128),
     "padded": tile.CacheShape(80, 64, 64 * 8 * 80, 8 * 80, 80),
 }
-for cache in SHAPES.values():
+CACHES = {"bfloat16": {}, "8 bits": dict.fromkeys(("keys_ptr", "values_ptr"), "*fp8e4nv")}
+for cache, kept in itertools.product(SHAPES.values(), CACHES.values()):
+    HALVES |= dict.fromkeys(("keys_ptr", "values_ptr"), "*bf16") | kept
     for window, is_capped in ((0, False), (100, True)):
         layer = tile.Layer(2, cache, cache, window, is_capped)
         build(decode._decode, 2, {"LAYER": layer, "REQUESTS": 32, "ROWS": 16, "TILE": 32,

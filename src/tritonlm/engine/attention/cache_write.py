@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tritonlm.engine.attention.tile import CacheShape
+from tritonlm.engine.attention.tile import CacheShape, store_cached
 
 
 @torch.library.custom_op("tritonlm::write_cache", mutates_args=("keys", "values"))
@@ -66,4 +66,4 @@ def _write_token(
     cache_ptr += slot // CACHE.block_size * CACHE.block_stride
     cache_ptr += slot % CACHE.block_size * CACHE.place_stride
     new = tl.load(new_ptr + heads * head_stride + dims * dim_stride, mask=exists)
-    tl.store(cache_ptr + heads * CACHE.head_stride + dims, new, mask=exists)
+    store_cached(cache_ptr + heads * CACHE.head_stride + dims, new, exists)

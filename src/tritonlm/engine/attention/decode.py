@@ -25,6 +25,7 @@ from tritonlm.engine.attention.tile import (
     load_tile,
     score,
     score_units,
+    store_cached,
     store_rows,
 )
 
@@ -67,7 +68,7 @@ def decode_attention(
     """
     layer = Layer.of(query, keys, values, window, softcap)
     return decode(query, new_keys, new_values, keys, values, block_tables, context_lens, arrivals,
-                  scale, window, softcap, choose_tuning(layer, keys.dtype))
+                  scale, window, softcap, choose_tuning(layer, query.dtype))
 
 
 @decode_attention.register_fake
@@ -219,7 +220,7 @@ def _store_newest(cache_ptr, new_ptr, dim_stride, table_ptr, num_keys, CACHE: tl
     block = tl.load(table_ptr + place // CACHE.block_size).to(tl.int64)
     cache_ptr += block * CACHE.block_stride + place % CACHE.block_size * CACHE.place_stride
     new = tl.load(new_ptr + dims * dim_stride, mask=is_element)
-    tl.store(cache_ptr + dims, new, mask=is_element)
+    store_cached(cache_ptr + dims, new, is_element)
 
 
 @triton.jit
@@ -245,10 +246,11 @@ def _attend_split(
     for tile in range(begin_tile, end_tile):
         start = tile * TILE
         key = load_tile(keys_ptr, blocks, start, num_keys, KEYS, TILE, True)
-        scores = score(query, key, slope, LAYER.is_capped)
+        scores = score(query, key.to(query.dtype), slope, LAYER.is_capped)
         columns = start + tl.arange(0, TILE)[None, :]
         scores = tl.where((columns >= first_key) & (columns < num_keys), scores, float("-inf"))
         value = load_tile(values_ptr, blocks, start, num_keys, VALUES, TILE, True)
+        value = value.to(query.dtype)
         # Ahead of its use: the next tile's loads do not wait for it.
         blocks = find_blocks(table_ptr, start + TILE, num_keys, KEYS, TILE)
         total, row_max, row_sum = add_tile(scores, value, unit, total, row_max, row_sum)

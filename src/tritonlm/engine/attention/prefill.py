@@ -69,7 +69,7 @@ def prefill_attention(
     """
     layer = Layer.of(query, keys, values, window, softcap)
     return prefill(query, keys, values, block_tables, query_starts, context_lens, scale, window,
-                   softcap, choose_tuning(layer, keys.dtype, _shared_bytes(keys.device)))
+                   softcap, choose_tuning(layer, query.dtype, _shared_bytes(keys.device)))
 
 
 @prefill_attention.register_fake
@@ -208,7 +208,7 @@ def _attend_tiles(
     for tile in range(first_tile, end_tile):
         start = tile * TILE
         key = load_tile(keys_ptr, blocks, start, num_keys, KEYS, TILE, IS_PARTIAL)
-        scores = score(query, key, slope, LAYER.is_capped)
+        scores = score(query, key.to(query.dtype), slope, LAYER.is_capped)
         if IS_PARTIAL:
             behind = positions[:, None] - (start + tl.arange(0, TILE)[None, :])
             is_seen = behind >= 0
@@ -216,6 +216,7 @@ def _attend_tiles(
                 is_seen = is_seen & (behind < LAYER.window)
             scores = tl.where(is_seen, scores, float("-inf"))
         value = load_tile(values_ptr, blocks, start, num_keys, VALUES, TILE, IS_PARTIAL)
+        value = value.to(query.dtype)
         # Ahead of its use: the next tile's loads do not wait for it.
         blocks = find_blocks(table_ptr, start + TILE, num_keys, KEYS, TILE)
         total, row_max, row_sum = add_tile(scores, value, unit, total, row_max, row_sum)

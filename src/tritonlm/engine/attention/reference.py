@@ -84,8 +84,8 @@ class ReferenceAttention:
         self, layer: int, group: Group, query: torch.Tensor, scale: float, window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        keys = group.gather(self._cache.keys[layer], self._block_size)
-        values = group.gather(self._cache.values[layer], self._block_size)
+        keys, values = (group.gather(cache[layer], self._block_size).to(query.dtype)
+                        for cache in (self._cache.keys, self._cache.values))
         mine = query[group.queries].view(*group.query_positions.shape, *query.shape[1:])
         return attend(mine, keys, values, group.mask(window), scale, softcap).flatten(0, 1)
 

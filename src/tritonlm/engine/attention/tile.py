@@ -16,6 +16,7 @@ import triton.language as tl
 LOWEST = tl.constexpr(-1.0e30)
 """The maximum of no scores. Finite, so that it can be subtracted from itself."""
 LOG2_E = 1.4426950408889634
+FP8_MAX = tl.constexpr(448.0)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ def store_rows(ptr, offsets, exists, vectors, DIM: tl.constexpr, PADDED_DIM: tl.
     """Write `vectors` [ROWS, PADDED_DIM] to `offsets` [ROWS] where `exists`."""
     dims = tl.arange(0, PADDED_DIM)[None, :]
     tl.store(ptr + offsets[:, None] + dims, vectors, mask=exists[:, None] & (dims < DIM))
+
+
+@triton.jit
+def store_cached(ptr, values, exists):
+    """Write `values` where `exists`, in the type of the cache; 8 bits hold at most 448."""
+    if ptr.dtype.element_ty.is_fp8():
+        values = tl.minimum(tl.maximum(values.to(tl.float32), -FP8_MAX), FP8_MAX)
+    tl.store(ptr, values.to(ptr.dtype.element_ty), mask=exists)
 
 
 @triton.jit
