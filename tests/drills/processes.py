@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
+from tritonlm.server import processes
 
-def echo_engines(server_pid: int) -> dict[int, psutil.Process]:
-    """The engines below a server, by their number."""
-    found = [process for process in psutil.Process(server_pid).children(recursive=True)
-             if "tests.fakes.echo_engine" in process.cmdline()]
-    return {int(process.cmdline()[-1]): process for process in found}
+
+def echo_engines(run_dir: Path) -> dict[int, psutil.Process]:
+    """The engines of a run, by their number."""
+    engines = {}
+    for process in processes.find(run_dir):
+        try:
+            command = process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        if "tests.fakes.echo_engine" in command:
+            engines[int(command[-1])] = process
+    return engines

@@ -27,26 +27,26 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(server):
     before = await settled(server.metrics_url)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
-        engine = echo_engines(server.pid)[0]
+        engine = echo_engines(server.run_dir)[0]
         engine.suspend()
         hung_s = time.monotonic()
         await until(lambda: tally.num_errors > 0, tally)
         assert HANG_TIMEOUT_S < time.monotonic() - hung_s < 10 * HANG_TIMEOUT_S
         assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
-        await until(lambda: len(echo_engines(server.pid)) == 2, "it was not replaced")
+        await until(lambda: len(echo_engines(server.run_dir)) == 2, "it was not replaced")
     assert set(tally.outcomes) == {"length", "unavailable"}
     assert tally.num_errors <= NUM_CLIENTS, "those of one engine at most, and none but once"
     await assert_both_sides_agree(server.metrics_url, before, tally)
 
 
 async def test_an_idle_engine_is_no_hanging_one(server):
-    engines = echo_engines(server.pid)
+    engines = echo_engines(server.run_dir)
     await asyncio.sleep(3 * HANG_TIMEOUT_S)
-    assert echo_engines(server.pid) == engines
+    assert echo_engines(server.run_dir) == engines
 
 
 async def test_a_machine_that_stood_still_is_no_hanging_engine(server):
-    before, engines = await settled(server.metrics_url), echo_engines(server.pid)
+    before, engines = await settled(server.metrics_url), echo_engines(server.run_dir)
     everything = processes.find(server.run_dir)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
@@ -57,7 +57,7 @@ async def test_a_machine_that_stood_still_is_no_hanging_engine(server):
             process.resume()
         num_finished = tally.num_finished
         await until(lambda: tally.num_finished > num_finished + NUM_CLIENTS, tally)
-    assert echo_engines(server.pid) == engines
+    assert echo_engines(server.run_dir) == engines
     assert set(tally.outcomes) == {"length"}
     await assert_both_sides_agree(server.metrics_url, before, tally)
     assert total(server.metrics_url, "tritonlm_requests_running") == 0

@@ -21,7 +21,7 @@ def server(start_echo):
 
 
 async def assert_both_engines_run(server):
-    await until(lambda: len(echo_engines(server.pid)) == 2, "it was not replaced")
+    await until(lambda: len(echo_engines(server.run_dir)) == 2, "it was not replaced")
 
 
 async def test_an_engine_is_killed_and_only_its_own_requests_fail(server):
@@ -29,7 +29,7 @@ async def test_an_engine_is_killed_and_only_its_own_requests_fail(server):
     starts = total(server.metrics_url, STARTS)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
-        echo_engines(server.pid)[1].kill()
+        echo_engines(server.run_dir)[1].kill()
         await until(lambda: tally.num_errors > 0, tally)
         num_finished = tally.num_finished
         await until(lambda: tally.num_finished > num_finished + 2 * NUM_CLIENTS, tally)
@@ -45,7 +45,7 @@ async def test_all_engines_are_killed_and_requests_wait_for_the_next(server):
     before = await settled(server.metrics_url)
     async with load(server.http_url, NUM_CLIENTS) as tally:
         await until(lambda: tally.num_finished > NUM_CLIENTS, tally)
-        for engine in echo_engines(server.pid).values():
+        for engine in echo_engines(server.run_dir).values():
             engine.kill()
         await until(lambda: tally.num_errors > 0, tally)
         num_finished = tally.num_finished

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from tritonlm.errors import ServerLost, StartFailure
-from tritonlm.server import log
+from tritonlm.server import log, processes
 from tritonlm.server.repository import FRONT_END
 from tritonlm.server.settings import ServerSettings
 
@@ -71,7 +71,9 @@ class TritonServer:
             time.sleep(POLL_INTERVAL_S)
         self._probe()
         self._show_log()
-        self._stubs = {stub: _model_of(stub) for stub in psutil.Process(self.pid).children()}
+        # Not `children()`: that leaves some out when the machine's clock is being set.
+        self._stubs = {process: _model_of(process) for process in processes.find(self.run_dir)
+                       if process.ppid() == self.pid}
 
     def watch(self) -> None:
         """Show what the server has to say until it, or a model's process, ends.
