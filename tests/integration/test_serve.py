@@ -64,6 +64,15 @@ def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
     assert_nothing_is_left(run_dir)
 
 
+def test_ctrl_c_ends_the_gateway_before_its_server(serve):
+    server = serve("--gateway-port", "0")
+    server.wait_for(ANNOUNCED)
+    run_dir = server.run_dir()
+    assert server.end(signal.SIGINT) == 0
+    assert server.output.endswith("tritonlm: stopping\ntritonlm: stopped\n")
+    assert_nothing_is_left(run_dir)
+
+
 def test_a_long_request_does_not_hold_up_the_end(serve):
     server = serve("--exit-timeout-s", "1")
     server.wait_for(ANNOUNCED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,8 @@ def prepare(settings: GatewaySettings) -> socket.socket:
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; then let running requests finish, for a time."""
+    # uvicorn hands a signal on when it has stopped; the folder is to be deleted all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="tritonlm-gateway-") as folder:
         config = uvicorn.Config(
             partial(create_app, settings, Path(folder)), factory=True, workers=settings.workers,

@@ -35,7 +35,9 @@ def serve(**values: Any) -> None:
                                 settings_of(ModelConfig, values, SET_BY_LAUNCHER))
         gateway_port = settings_of(GatewayStart, values).choose_port(plan.settings)
         with ExitStack() as beside:
-            _run(plan, console, partial(_start_gateway, beside, gateway_port, values["model"]))
+            # The gateway goes first: the server would wait for its streams.
+            _run(plan, console, partial(_start_gateway, beside, gateway_port, values["model"]),
+                 beside.close)
     except KeyboardInterrupt:
         console.print(f"{PREFIX}stopped", markup=False)
 
@@ -51,7 +53,7 @@ def _start_gateway(
 
 def _run(
     plan: launcher.Launch, console: Console,
-    start_gateway: Callable[[ServerSettings], str | None],
+    start_gateway: Callable[[ServerSettings], str | None], stop_gateway: Callable[[], None],
 ) -> None:
     def report(line: str) -> None:
         console.print(line, markup=False)
@@ -64,7 +66,7 @@ def _run(
             gateway_url = start_once(plan.settings)
             print(announcement.text(server, plan.config.model, gateway_url), flush=True)
 
-        supervisor.run(plan, report, announce)
+        supervisor.run(plan, report, announce, stop_gateway)
 
 
 def _stop_on_signals() -> None:

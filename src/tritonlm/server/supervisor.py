@@ -20,11 +20,12 @@ MAX_FAILED_STARTS = 5
 
 def run(
     plan: launcher.Launch, report: Callable[[str], None],
-    on_ready: Callable[[TritonServer], None],
+    on_ready: Callable[[TritonServer], None], on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until the caller is interrupted; `on_ready` hears of each server that has come up.
 
-    Raises `StartFailure` if the first one does not start, or none does any more.
+    `on_stop` is called before the last one is told to stop. Raises `StartFailure` if the first
+    one does not start, or none does any more.
     """
     backoff_s, num_failures, has_served = MIN_BACKOFF_S, 0, False
     while True:
@@ -33,7 +34,7 @@ def run(
             with launcher.launch(plan, report) as server:
                 ready_s, num_failures, has_served = time.monotonic(), 0, True
                 on_ready(server)
-                _watch(server, report)
+                _watch(server, report, on_stop)
         except ServerLost as lost:
             reason = lost.message
         except StartFailure as failure:
@@ -48,9 +49,12 @@ def run(
         backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
 
-def _watch(server: TritonServer, report: Callable[[str], None]) -> None:
+def _watch(
+    server: TritonServer, report: Callable[[str], None], on_stop: Callable[[], None]
+) -> None:
     try:
         server.watch()
     except KeyboardInterrupt:
         report(f"{PREFIX}stopping")
+        on_stop()
         raise

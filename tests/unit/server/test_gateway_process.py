@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_a_port_of_the_server_is_refused_by_name(server):
         GatewayStart(server.http_port).choose_port(server)
 
 
-def test_it_does_not_outlive_who_started_it(server):
+def test_it_does_not_outlive_who_started_it_and_leaves_nothing(server, tmp_path):
     port = GatewayStart(0).choose_port(server)
     code = ("import os, signal, sys\n"
             "from tritonlm.server import gateway_process\n"
@@ -44,12 +45,15 @@ def test_it_does_not_outlive_who_started_it(server):
             f"with gateway_process.running({port}, ServerSettings(), 'x'):\n"
             "    print(flush=True); sys.stdin.read()")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as starter:
+                          stdout=subprocess.PIPE,
+                          env=os.environ | {"TMPDIR": str(tmp_path)}) as starter:
         starter.stdout.readline()
         [gateway] = psutil.Process(starter.pid).children()
         await_listening(port)
+        assert list(tmp_path.glob("tritonlm-gateway-*"))
         starter.kill()
     assert psutil.wait_procs([gateway], 10)[1] == []
+    assert not list(tmp_path.iterdir())
 
 
 def await_listening(port):
