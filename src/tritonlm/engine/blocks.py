@@ -42,7 +42,7 @@ class BlockPool:
         """
         assert count <= self.num_free, "the scheduler asked for blocks that are not there"
         first = max(len(self._blank) - count, 0)
-        blocks = self._blank[: first - 1 if first else None : -1]
+        blocks = self._blank[first:][::-1]
         del self._blank[first:]
         blocks += [self._evict() for _ in range(count - len(blocks))]
         taken = np.array(blocks, np.int32)

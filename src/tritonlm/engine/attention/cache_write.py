@@ -67,3 +67,15 @@ def _write_token(
     cache_ptr += slot % CACHE.block_size * CACHE.place_stride
     new = tl.load(new_ptr + heads * head_stride + dims * dim_stride, mask=exists)
     store_cached(cache_ptr + heads * CACHE.head_stride + dims, new, exists)
+
+
+@triton.jit
+def store_newest(cache_ptr, new_ptr, dim_stride, table_ptr, num_keys, CACHE: tl.constexpr):
+    """Write the last of `num_keys` keys, or values, of one head; for other kernels."""
+    dims = tl.arange(0, CACHE.padded_dim)
+    is_element = dims < CACHE.dim
+    place = num_keys - 1
+    block = tl.load(table_ptr + place // CACHE.block_size).to(tl.int64)
+    cache_ptr += block * CACHE.block_stride + place % CACHE.block_size * CACHE.place_stride
+    new = tl.load(new_ptr + dims * dim_stride, mask=is_element)
+    store_cached(cache_ptr + dims, new, is_element)

@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tritonlm.engine.attention.cache_write import store_newest
 from tritonlm.engine.attention.tile import (
     LOWEST,
     Layer,
@@ -25,7 +26,6 @@ from tritonlm.engine.attention.tile import (
     load_tile,
     score,
     score_units,
-    store_cached,
     store_rows,
 )
 
@@ -163,21 +163,18 @@ def _decode(
     if (split == num_splits - 1) & (num_keys > 0):
         new_keys_ptr += wide_request * new_key_stride + head * new_key_head_stride
         new_values_ptr += wide_request * new_value_stride + head * new_value_head_stride
-        _store_newest(keys_ptr, new_keys_ptr, new_key_dim_stride, table_ptr, num_keys, KEYS)
-        _store_newest(values_ptr, new_values_ptr, new_value_dim_stride, table_ptr, num_keys,
+        store_newest(keys_ptr, new_keys_ptr, new_key_dim_stride, table_ptr, num_keys, KEYS)
+        store_newest(values_ptr, new_values_ptr, new_value_dim_stride, table_ptr, num_keys,
                       VALUES)
         tl.debug_barrier()  # all threads see what each of them has stored
     average, weight = _attend_split(query, keys_ptr, values_ptr, table_ptr, num_keys, num_splits,
                                     split, slope, unit, LAYER, ROWS, TILE)
     out_ptr += (wide_request * num_heads + head) * LAYER.group * LAYER.values.dim
     if num_splits == 1:
-        store_rows(out_ptr, rows * LAYER.values.dim, is_mine, average,
-                   LAYER.values.dim, LAYER.values.padded_dim)
+        store_rows(out_ptr, rows * VALUES.dim, is_mine, average, VALUES.dim, VALUES.padded_dim)
         return
     part = place * num_heads + head
-    store_rows(averages_ptr, (part * LAYER.group + rows) * LAYER.values.dim, is_mine, average,
-               LAYER.values.dim, LAYER.values.padded_dim)
-    tl.store(weights_ptr + part * LAYER.group + rows, weight, mask=is_mine)
+    _store_part(averages_ptr, weights_ptr, part, average, weight, LAYER, ROWS)
     if _is_last(arrivals_ptr + request * num_heads + head, num_splits):
         _join(out_ptr, averages_ptr, weights_ptr, part - split * num_heads, num_heads, num_splits,
               LAYER, CHUNK)
@@ -209,18 +206,6 @@ def _find_split(
     is_mine = requests == request
     return (request, tl.sum(tl.where(is_mine, num_keys, 0)),
             tl.sum(tl.where(is_mine, num_splits, 0)), split)
-
-
-@triton.jit
-def _store_newest(cache_ptr, new_ptr, dim_stride, table_ptr, num_keys, CACHE: tl.constexpr):
-    """Write the last of `num_keys` keys, or values, of one head."""
-    dims = tl.arange(0, CACHE.padded_dim)
-    is_element = dims < CACHE.dim
-    place = num_keys - 1
-    block = tl.load(table_ptr + place // CACHE.block_size).to(tl.int64)
-    cache_ptr += block * CACHE.block_stride + place % CACHE.block_size * CACHE.place_stride
-    new = tl.load(new_ptr + dims * dim_stride, mask=is_element)
-    store_cached(cache_ptr + dims, new, is_element)
 
 
 @triton.jit
@@ -256,6 +241,18 @@ def _attend_split(
         total, row_max, row_sum = add_tile(scores, value, unit, total, row_max, row_sum)
     row_sum = tl.where(row_sum > 0, row_sum, 1)
     return total / row_sum[:, None], row_max + tl.log2(row_sum)
+
+
+@triton.jit
+def _store_part(
+    averages_ptr, weights_ptr, part, average, weight, LAYER: tl.constexpr, ROWS: tl.constexpr,
+):
+    """Keep what `_attend_split` has made of a split, for `_join`."""
+    rows = tl.arange(0, ROWS)
+    is_mine = rows < LAYER.group
+    store_rows(averages_ptr, (part * LAYER.group + rows) * LAYER.values.dim, is_mine, average,
+               LAYER.values.dim, LAYER.values.padded_dim)
+    tl.store(weights_ptr + part * LAYER.group + rows, weight, mask=is_mine)
 
 
 @triton.jit

@@ -107,11 +107,6 @@ def attend(
     num_requests, num_queries, num_heads, _ = query.shape
     num_kv_heads = key.shape[2]
     num_shared = num_heads // num_kv_heads
-    if num_queries == 1 and mask is None:  # the same with fewer calls
-        folded = query.view(num_requests, num_kv_heads, num_shared, -1)
-        out = _scaled_dot_product(folded, key.transpose(1, 2), value.transpose(1, 2), None, scale,
-                                  softcap)
-        return out.reshape(num_requests, 1, num_heads, -1)
     folded = (query.view(num_requests, num_queries, num_kv_heads, num_shared, -1)
               .permute(0, 2, 3, 1, 4).flatten(2, 3))
     if mask is not None:
