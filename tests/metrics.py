@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 import urllib.request
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+QUIET_S = 1.5
+"""Three times as long as a front end waits at most before it tells what it has counted."""
+LIMIT_S = 30
 
 
 def samples(metrics_url: str, name: str) -> list[tuple[dict[str, str], float]]:
@@ -17,3 +26,15 @@ def samples(metrics_url: str, name: str) -> list[tuple[dict[str, str], float]]:
 def total(metrics_url: str, name: str) -> float:
     """The sum over a metric's samples."""
     return sum(value for _, value in samples(metrics_url, name))
+
+
+async def settled(read: Callable[[], Value]) -> Value:
+    """What `read` gives once that has not changed for a while: metrics are sent now and then."""
+    began_s = since_s = time.monotonic()
+    value = read()
+    while (now_s := time.monotonic()) - since_s < QUIET_S:
+        assert now_s - began_s < LIMIT_S, f"it does not settle: {value}"
+        await asyncio.sleep(0.2)
+        if (newer := read()) != value:
+            value, since_s = newer, now_s
+    return value

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from tests import metrics
 from tests.drills.waiting import until
-from tests.metrics import samples
 
 STREAM = {"text_input": "ROMEO:\n", "max_tokens": 40, "ignore_eos": True, "stream": True}
 REQUEST_TIMEOUT_S = 60
 """A request without an end by then hangs: nothing that is drilled may take so long."""
 PAUSE_S = 0.05
 """Of a client that was turned away."""
-METRICS_DELAY_S = 1.5
 FINISHED = frozenset({"stop", "length", "cancelled", "deadline"})
 
 
@@ -122,15 +121,14 @@ async def load(url: str, num_clients: int, **body: Any):
 def counted(metrics_url: str) -> Counter[str]:
     """How requests ended since the start, as the server counts: by finish reason or code."""
     totals: Counter[str] = Counter()
-    for labels, value in samples(metrics_url, "tritonlm_requests_total"):
+    for labels, value in metrics.samples(metrics_url, "tritonlm_requests_total"):
         totals[labels["reason"]] += int(value)
     return totals
 
 
 async def settled(metrics_url: str) -> Counter[str]:
-    """What is counted once it changes no more: metrics are sent together, now and then."""
-    await asyncio.sleep(METRICS_DELAY_S)
-    return counted(metrics_url)
+    """What is counted, once it changes no more."""
+    return await metrics.settled(lambda: counted(metrics_url))
 
 
 async def assert_both_sides_agree(metrics_url: str, before: Counter[str], tally: Tally) -> None:

@@ -10,10 +10,9 @@ import psutil
 import pytest
 import tritonclient.grpc.aio as grpcclient
 from inference import responses, stream, tensor
-from tests.metrics import samples
+from tests.metrics import samples, settled
 from tritonclient.utils import InferenceServerException
 
-METRICS_DELAY_S = 1.5
 GREEDY = {"text_input": "ROMEO:\n", "max_tokens": 20, "temperature": 0.0}
 
 
@@ -66,9 +65,8 @@ async def test_requests_share_the_steps_of_one_engine(server, client):
         complete(client, text_input=f"number {i}", max_tokens=40, ignore_eos=True)
         for i in range(16)))
     assert all(answer["num_output_tokens"] == [40] for answer in answers)
-    await asyncio.sleep(METRICS_DELAY_S)
-    steps = {labels["le"]: value for labels, value in samples(
-        server.metrics_url, "tritonlm_step_requests_bucket")}
+    steps = await settled(lambda: {labels["le"]: value for labels, value in samples(
+        server.metrics_url, "tritonlm_step_requests_bucket")})
     assert steps["+Inf"] - steps["8"] > 10
 
 
@@ -79,24 +77,21 @@ def num_computed(server):
 
 
 async def test_a_request_that_comes_again_is_answered_from_the_cache(server, client):
-    await asyncio.sleep(METRICS_DELAY_S)
-    before = num_computed(server)
+    before = await settled(lambda: num_computed(server))
     asked = {"text_input": "Good morrow", "max_tokens": 12, "seed": 5}
     first = await complete(client, **asked)
     assert await complete(client, **asked) == first
     assert await complete(client, **asked | {"seed": 6}) != first
-    await asyncio.sleep(METRICS_DELAY_S)
-    assert num_computed(server) == before + 2
+    assert await settled(lambda: num_computed(server)) == before + 2
 
 
 async def test_what_was_cut_short_is_not_cached(server, client):
     asked = {"text_input": "Away", "max_tokens": 900, "ignore_eos": True, "timeout_ms": 150}
-    before = num_computed(server)
+    before = await settled(lambda: num_computed(server))
     for _ in range(2):
         answer = await complete(client, **asked)
         assert (answer["text_output"], answer["finish_reason"]) == ([], [b"deadline"])
-    await asyncio.sleep(METRICS_DELAY_S)
-    assert num_computed(server) == before + 2
+    assert await settled(lambda: num_computed(server)) == before + 2
 
 
 async def test_generate_cancels_it(server, client):

@@ -11,6 +11,7 @@ import tritonclient.grpc.aio as grpcclient
 from inference import stream
 from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes.echo_server import echo_server
+from tests.metrics import settled
 
 from tritonlm.backend.metric_definitions import COUNTER, HISTOGRAM, METRICS
 from tritonlm.server.settings import ServerSettings
@@ -18,8 +19,6 @@ from tritonlm.server.settings import ServerSettings
 NUM_STREAMS = 40
 NUM_TOKENS = 50
 STEP_MS = 4
-DELAY_S = 2.0
-"""After which a front end has told all."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,8 @@ async def run(server):
     async with grpcclient.InferenceServerClient(server.grpc_url) as client:
         streams = await asyncio.gather(*(stream(client, "generate", body) for body in bodies))
         await stream(client, "generate", {"cancel": True, "request_id": "nobody"})
-    await asyncio.sleep(DELAY_S)
+    await settled(lambda: [total(page(server)[0], name) for name in (
+        "tritonlm_requests_total", "tritonlm_requests_running", "tritonlm_kv_blocks_used")])
     return streams
 
 
