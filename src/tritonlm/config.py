@@ -93,50 +93,44 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
-        _require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
-        _require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
-        _require("kv_cache_dtype", self.kv_cache_dtype, self.kv_cache_dtype in KV_CACHE_DTYPES,
+        require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
+        require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        require("kv_cache_dtype", self.kv_cache_dtype, self.kv_cache_dtype in KV_CACHE_DTYPES,
                  f"one of {', '.join(KV_CACHE_DTYPES)}")
-        _require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
+        require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
                  f"one of {', '.join(QUANTIZATIONS)}")
-        _require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
+        require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_prefill_chunk",
                      "priority_ageing_s", "max_unfinished_requests", "num_engines",
                      "max_waiting_requests", "max_waiting_tokens", "engine_start_timeout_s",
                      "hang_timeout_s"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        _require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
+            require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
                  f"1 to {MAX_SEQUENCES}")
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
-        _require("block_size", self.block_size, is_power, "a power of two")
+        require("block_size", self.block_size, is_power, "a power of two")
         budget = self.max_num_batched_tokens
-        _require("max_num_batched_tokens", budget, budget is None or budget >= self.max_num_seqs,
+        require("max_num_batched_tokens", budget, budget is None or budget >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
-        _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
-        _require("stream_interval_ms", self.stream_interval_ms, 0 <= self.stream_interval_ms <= 1e6,
+        require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        require("stream_interval_ms", self.stream_interval_ms, 0 <= self.stream_interval_ms <= 1e6,
                  "0 to 1,000,000")
         for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):
             value = getattr(self, name)
-            _require(name, value, value is None or value > 0, "more than 0")
+            require(name, value, value is None or value > 0, "more than 0")
 
     @classmethod
     def build(cls, parameters: Mapping[str, str], environ: Mapping[str, str]) -> ModelConfig:
         """Settings from texts: `parameters` first, then `environ`; raises `InvalidArgument`."""
-        kinds = {field.name: str(field.type) for field in fields(cls)}
-        unknown = sorted(set(parameters) - set(kinds))
-        if unknown:
-            raise InvalidArgument("parameters", unknown[0], f"known settings: {', '.join(kinds)}")
-        texts = {name: environ[ENV_PREFIX + name.upper()]
-                 for name in kinds if ENV_PREFIX + name.upper() in environ}
-        texts |= parameters
-        return cls(**{name: _parse(name, kinds[name], text) for name, text in texts.items()})
+        texts = {field.name: environ[ENV_PREFIX + field.name.upper()]
+                 for field in fields(cls) if ENV_PREFIX + field.name.upper() in environ}
+        config: ModelConfig = parse_settings(cls, texts | dict(parameters))
+        return config
 
     @classmethod
     def from_triton(cls, args: Mapping[str, str]) -> ModelConfig:
         """Settings of the model whose `initialize` got `args`."""
-        parameters = json.loads(args["model_config"]).get("parameters", {})
-        return cls.build({name: value["string_value"] for name, value in parameters.items()},
-                         os.environ)
+        return cls.build(triton_parameters(args), os.environ)
 
     def on_device(self, kind: str) -> ModelConfig:
         """The settings with what depends on the device; `kind` is cpu or cuda."""
@@ -151,8 +145,27 @@ class ModelConfig:
 
     def to_parameters(self) -> dict[str, str]:
         """The settings that differ from the defaults, as texts that `build` reads back."""
-        return {field.name: _text(getattr(self, field.name)) for field in fields(self)
-                if getattr(self, field.name) != field.default}
+        return settings_texts(self)
+
+
+def parse_settings(kind: type[Any], texts: Mapping[str, str]) -> Any:
+    """The dataclass `kind` from texts; raises `InvalidArgument` for an unknown name."""
+    types = {field.name: str(field.type) for field in fields(kind)}
+    for name in sorted(texts.keys() - types.keys()):
+        raise InvalidArgument("parameters", name, f"known settings: {', '.join(types)}")
+    return kind(**{name: _parse(name, types[name], text) for name, text in texts.items()})
+
+
+def settings_texts(settings: Any) -> dict[str, str]:
+    """What differs from the defaults in a dataclass, as texts for `parse_settings`."""
+    return {field.name: _text(getattr(settings, field.name)) for field in fields(settings)
+            if getattr(settings, field.name) != field.default}
+
+
+def triton_parameters(args: Mapping[str, str]) -> dict[str, str]:
+    """`parameters` in the config.pbtxt of the model whose `initialize` got `args`."""
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    return {name: value["string_value"] for name, value in parameters.items()}
 
 
 def _text(value: Any) -> str:
@@ -161,7 +174,7 @@ def _text(value: Any) -> str:
 
 def _parse(name: str, kind: str, text: str) -> Any:
     if kind == "bool":
-        _require(name, text, text in BOOLS, " or ".join(BOOLS))
+        require(name, text, text in BOOLS, " or ".join(BOOLS))
         return BOOLS[text]
     number = {"int": int, "float": float}.get(kind.split(" ", maxsplit=1)[0])
     if number is None:
@@ -172,6 +185,7 @@ def _parse(name: str, kind: str, text: str) -> Any:
         raise InvalidArgument(name, text, f"it must be of type {kind}") from None
 
 
-def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
+def require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
+    """Raise `InvalidArgument` for a setting that is not allowed."""
     if not is_allowed:
         raise InvalidArgument(name, value, f"allowed: {allowed}")

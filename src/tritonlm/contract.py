@@ -97,6 +97,40 @@ MODELS = {
     "text_generation": Model((*PROMPT[:2], *OPTION_TENSORS), ANSWER, True),
 }
 
+TEXT = PROMPT[0]
+QUERY = Tensor("query", "BYTES", is_optional=True)
+DOCUMENT = Tensor("document", "BYTES", is_optional=True)
+NUM_INPUT_TOKENS = Tensor("num_input_tokens", "INT32")
+"""As an input: how many of a row's `input_ids` are its own; what follows them is padding."""
+TOKEN_IDS = (PROMPT[2], NUM_INPUT_TOKENS._replace(is_optional=True))
+TOKEN_TYPE_IDS = Tensor("token_type_ids", "INT32", (-1,), is_optional=True)
+DIMENSIONS = Tensor("dimensions", "INT32", is_optional=True)
+"""Embeddings are cut to so many dimensions; the same for all rows of a request."""
+EMBEDDING = Tensor("embedding", "FP32", (-1,))
+LABEL = Tensor("label", "BYTES", (-1,))
+SCORE = Tensor("score", "FP32")
+
+
+def _given(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that are not optional."""
+    return tuple(tensor._replace(is_optional=False) for tensor in tensors)
+
+
+TASK_MODELS = {
+    "embed": Model((TEXT, *TOKEN_IDS, DIMENSIONS), (EMBEDDING, NUM_INPUT_TOKENS)),
+    "embed_tokenize": Model(_given(TEXT), _given(*TOKEN_IDS)),
+    "embedding": Model((*_given(TEXT), DIMENSIONS), (EMBEDDING, NUM_INPUT_TOKENS)),
+    "rerank": Model((QUERY, DOCUMENT, TOKEN_IDS[0], TOKEN_TYPE_IDS, TOKEN_IDS[1]),
+                    (SCORE, NUM_INPUT_TOKENS)),
+    "rerank_tokenize": Model(_given(QUERY, DOCUMENT),
+                             _given(TOKEN_IDS[0], TOKEN_TYPE_IDS, TOKEN_IDS[1])),
+    "reranking": Model(_given(QUERY, DOCUMENT), (SCORE, NUM_INPUT_TOKENS)),
+    # All labels of a row, the likeliest first.
+    "classify": Model((TEXT, *TOKEN_IDS),
+                      (LABEL, SCORE._replace(dims=(-1,)), NUM_INPUT_TOKENS)),
+}
+"""Models of task_repository: one text or pair a row, up to 64 rows a request, one answer."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -14,15 +14,19 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {path: path.relative_to(base).with_suffix("").as_posix().replace("/", ".")
            for base in (ROOT / "src", ROOT / "client") for path in base.rglob("*.py")}
 BASE = ("tritonlm.errors", "tritonlm.values", "tritonlm.options", "tritonlm.contract",
-        "tritonlm.config")
+        "tritonlm.config", "tritonlm.process_memory")
 MAY_IMPORT = {
     "tritonlm.engine": (*BASE, "tritonlm.engine"),
+    "tritonlm.encoders": (*BASE, "tritonlm.encoders"),
     "tritonlm.text": (*BASE, "tritonlm.text"),
-    "tritonlm.backend": (*BASE, "tritonlm.engine", "tritonlm.text", "tritonlm.backend"),
-    "tritonlm.server": (*BASE, "tritonlm.server"),
+    "tritonlm.backend": (*BASE, "tritonlm.engine", "tritonlm.encoders", "tritonlm.text",
+                         "tritonlm.backend"),
+    "tritonlm.server": (*BASE, "tritonlm.encoders.config", "tritonlm.server"),
     "tritonlm_client": (*BASE, "tritonlm_client"),
     "tritonlm.balancing": (*BASE, "tritonlm.balancing"),
     "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.balancing", "tritonlm.gateway"),
+    "tritonlm.observability": (*BASE, "tritonlm.backend.metric_definitions",
+                               "tritonlm.gateway.metrics", "tritonlm.observability"),
     **dict.fromkeys(BASE, BASE),
 }
 

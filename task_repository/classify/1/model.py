@@ -1,0 +1,3 @@
+"""Classifies texts."""
+
+from tritonlm.backend.classify import Classify as TritonPythonModel  # noqa: F401
