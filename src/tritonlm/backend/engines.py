@@ -26,6 +26,14 @@ class EngineStats:
 
 
 @dataclass(frozen=True)
+class EngineResources:
+    """What an engine that this front end has started uses."""
+
+    engine: int
+    resources: messages.Resources
+
+
+@dataclass(frozen=True)
 class EngineLost:
     """An engine is gone, and with it the requests `keys`; another is being started."""
 
@@ -33,7 +41,7 @@ class EngineLost:
     keys: list[int]
 
 
-Event = messages.ToFrontEnd | EngineStats | EngineLost
+Event = messages.ToFrontEnd | EngineStats | EngineResources | EngineLost
 
 
 class _Engine:
@@ -162,6 +170,9 @@ class Engines:
         if isinstance(message, messages.Stats):
             engine.num_unfinished = message.num_running + message.num_waiting
             yield from self._show(index, engine, message)
+        elif isinstance(message, messages.Resources):
+            if engine.keeper.num_starts:
+                yield EngineResources(index, message)
         elif isinstance(message, messages.CancelReply):
             yield from self._count_vote(message.key, index, message.num_cancelled)
         elif isinstance(message, messages.Goodbye):

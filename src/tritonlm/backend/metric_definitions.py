@@ -1,4 +1,4 @@
-"""Names and meanings of the metrics; docs/metrics.md is held to them by a test."""
+"""Names and meanings of the metrics, which docs/metrics.md is made from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from tritonlm.engine.messages import STEP_SIZES
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKEN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+ENDINGS = {
+    ("finished", "stop"): "a stop text or token",
+    ("finished", "length"): "`max_tokens`, or what the model has room for",
+    ("finished", "cancelled"): "by its id, or because the client has hung up",
+    ("finished", "deadline"): "`timeout_ms` was over",
+    ("finished", "cancel"): "it was a request to cancel another",
+    ("refused", "invalid_arg"): "it is not allowed",
+    ("refused", "not_found"): "what it is to cancel does not run",
+    ("refused", "unavailable"): "full, or stopping",
+    ("refused", "internal"): "the front end failed",
+    ("failed", "unavailable"): "the engine was lost, or the server stopped",
+    ("failed", "internal"): "the engine failed",
+}
+"""How a request can end: outcome and reason, and what that means."""
 
 
 class Definition(NamedTuple):
@@ -63,6 +79,15 @@ METRICS = {
         COUNTER, "How many of them were there", ("engine",)),
     "tritonlm_preemptions_total": Definition(
         COUNTER, "Requests that gave up their blocks to be computed again", ("engine",)),
+    "tritonlm_front_end_memory_bytes": Definition(
+        GAUGE, "Memory of the front end's process that is in RAM"),
+    "tritonlm_engine_memory_bytes": Definition(
+        GAUGE, "Memory of the engine's process that is in RAM", ("engine",)),
+    "tritonlm_gpu_memory_bytes": Definition(GAUGE, "Memory of the engine's GPU", ("engine",)),
+    "tritonlm_gpu_memory_used_bytes": Definition(
+        GAUGE, "How much of it is in use, whoever uses it", ("engine",)),
+    "tritonlm_gpu_usage_ratio": Definition(
+        GAUGE, "Share of the last while in which the GPU computed, 0 to 1", ("engine",)),
     "tritonlm_engine_starts_total": Definition(
         COUNTER, "Engine processes started by this front end", ("engine",)),
 }

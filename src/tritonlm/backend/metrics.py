@@ -12,11 +12,19 @@ from collections import defaultdict
 
 import triton_python_backend_utils as pb_utils
 
-from tritonlm.backend.engines import EngineStats
-from tritonlm.backend.metric_definitions import COUNTER, GAUGE, METRICS, Definition
+from tritonlm.backend.engines import EngineResources, EngineStats
+from tritonlm.backend.metric_definitions import (
+    COUNTER,
+    ENDINGS,
+    GAUGE,
+    HISTOGRAM,
+    METRICS,
+    Definition,
+)
 from tritonlm.backend.tally import Counter, Histogram, Monotonic
 from tritonlm.engine.messages import Stats
 from tritonlm.options import PRIORITIES
+from tritonlm.process_memory import resident_bytes
 
 INTERVAL_S = 0.5
 """At least, between two updates."""
@@ -37,6 +45,7 @@ class FrontEndMetrics:
         self._histograms: dict[tuple[str, ...], Histogram] = {}
         self._growths: dict[tuple[str, ...], Monotonic] = defaultdict(Monotonic)
         self._due_s = 0.0
+        self._begin_at_zero()
 
     def count(self, name: str, *labels: str, amount: float = 1) -> None:
         """Add to a counter."""
@@ -57,6 +66,8 @@ class FrontEndMetrics:
         if ("tritonlm_requests_running", engine) not in self._gauges:
             self._due_s = 0.0  # who asks a new server is told of its engine at once
         self._show_gauges(engine, stats)
+        if not stats.num_blocks:  # it is gone
+            self._gauges["tritonlm_engine_memory_bytes", engine] = 0
         for name, value in (
             ("tritonlm_prefix_tokens_total", stats.num_prefix_tokens_looked_up),
             ("tritonlm_prefix_hit_tokens_total", stats.num_prefix_tokens_hit),
@@ -70,12 +81,24 @@ class FrontEndMetrics:
         total = self._growths[steps, engine].growth(stats.num_step_requests)
         self._histogram(steps, engine).add(counts, total)
 
+    def show_resources(self, event: EngineResources) -> None:
+        """What an engine's process and its GPU use."""
+        engine, resources = str(event.engine), event.resources
+        self._gauges["tritonlm_engine_memory_bytes", engine] = resources.memory_bytes
+        if resources.gpu_memory_bytes:
+            used, total = resources.gpu_memory_used_bytes, resources.gpu_memory_bytes
+            self._gauges["tritonlm_gpu_memory_used_bytes", engine] = used
+            self._gauges["tritonlm_gpu_memory_bytes", engine] = total
+        if resources.gpu_usage is not None:
+            self._gauges["tritonlm_gpu_usage_ratio", engine] = resources.gpu_usage
+
     def flush(self, now_s: float | None = None) -> None:
         """Send the server what has changed, if the last time is long enough ago."""
         now_s = time.monotonic() if now_s is None else now_s
         if now_s < self._due_s:
             return
         self._due_s = now_s + INTERVAL_S
+        self._gauges["tritonlm_front_end_memory_bytes",] = resident_bytes()
         for key, counter in self._counters.items():
             self._increment(key, counter.take())
         for key, value in self._gauges.items():
@@ -84,6 +107,16 @@ class FrontEndMetrics:
                 self._shown[key] = value
         for (name, *labels), histogram in self._histograms.items():
             self._push_histogram(name, labels, histogram)
+
+    def _begin_at_zero(self) -> None:
+        """Have what has not happened yet on the page: a rate sees no counter begin."""
+        for ending in ENDINGS:
+            self.count("tritonlm_requests_total", *ending, amount=0)
+        for name, definition in METRICS.items():
+            if definition.kind == HISTOGRAM and not definition.labels:
+                self._histogram(name)
+            elif definition.kind == COUNTER and not definition.labels:
+                self.count(name, amount=0)
 
     def _show_gauges(self, engine: str, stats: Stats) -> None:
         usage = stats.num_blocks_used / stats.num_blocks if stats.num_blocks else 0.0

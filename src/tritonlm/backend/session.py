@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tritonlm.backend.arrivals import Cancellation, Refusal
-from tritonlm.backend.engines import EngineLost, Engines, EngineStats, Event
+from tritonlm.backend.engines import EngineLost, EngineResources, Engines, EngineStats, Event
 from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
 from tritonlm.backend.hang_ups import HangUps
 from tritonlm.backend.keeper import EngineKeeper
@@ -196,6 +196,8 @@ class Session:
             self._answer_cancellation(self._cancellations.pop(event.key), event.num_cancelled)
         elif isinstance(event, EngineStats):
             self._metrics.show_engine(event)
+        elif isinstance(event, EngineResources):
+            self._metrics.show_resources(event)
 
     def _gain_engine(self, limits: messages.Ready) -> None:
         """An engine is ready: give it what has waited for one."""

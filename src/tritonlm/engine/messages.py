@@ -1,7 +1,7 @@
 """What front ends and engine say to each other: msgpack over ZeroMQ, arrays as raw bytes.
 
 front end → engine: Hello, Submit, Cancel, CancelById        (several in one message)
-engine → front end: Ready, Tokens, Failed, Refused, CancelReply, Stats, Goodbye
+engine → front end: Ready, Tokens, Failed, Refused, CancelReply, Stats, Resources, Goodbye
 """
 
 from __future__ import annotations
@@ -196,12 +196,24 @@ class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """The sizes of all these steps together."""
 
 
+class Resources(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """What the engine's process and its GPU use, sent every other second if it has changed."""
+
+    memory_bytes: int
+    """Resident, of the process."""
+    gpu_memory_used_bytes: int = 0
+    """Of the whole GPU, whoever uses it; 0 without one."""
+    gpu_memory_bytes: int = 0
+    gpu_usage: float | None = None
+    """Share of the last while in which the GPU computed, 0 to 1; None if nobody tells."""
+
+
 class Goodbye(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """The engine was told to stop."""
 
 
 ToEngine = Hello | Submit | Cancel | CancelById
-ToFrontEnd = Ready | Tokens | Failed | Refused | CancelReply | Stats | Goodbye
+ToFrontEnd = Ready | Tokens | Failed | Refused | CancelReply | Stats | Resources | Goodbye
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(list[ToEngine]).decode

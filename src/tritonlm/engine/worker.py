@@ -25,6 +25,7 @@ from tritonlm.engine.device import lost_device, take_share
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.engine import News
 from tritonlm.engine.heartbeat import Heartbeat
+from tritonlm.engine.resources import ResourceWatch
 from tritonlm.errors import ServingError
 
 PR_SET_PDEATHSIG = 1
@@ -52,6 +53,8 @@ class Worker:
         self._is_stopping = False
         self._stats = self._engine.stats()
         self._stats_due_s = 0.0
+        self._resource_watch = ResourceWatch()
+        self._resources = self._resource_watch.latest
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -59,6 +62,7 @@ class Worker:
             self._receive()
             self._step()
             self._publish_stats()
+            self._publish_resources()
         for owner in list(self._identities):
             self._send(owner, messages.Goodbye())
         self._socket.close(linger=200)
@@ -113,6 +117,7 @@ class Worker:
         else:
             self._send(owner, self._limits)
             self._send(owner, self._stats)
+            self._send(owner, self._resources)
 
     def _publish(self, news: News) -> None:
         for owner, message in news.by_owner():
@@ -126,6 +131,14 @@ class Worker:
         self._stats, self._stats_due_s = stats, now_s + STATS_INTERVAL_MS / 1000
         for owner in list(self._identities):
             self._send(owner, stats)
+
+    def _publish_resources(self) -> None:
+        latest = self._resource_watch.latest
+        if latest == self._resources:
+            return
+        self._resources = latest
+        for owner in list(self._identities):
+            self._send(owner, latest)
 
     def _send(self, owner: int, message: messages.ToFrontEnd) -> None:
         """Send, or end the requests of a front end that is gone."""

@@ -1,4 +1,4 @@
-"""The gateway's own metrics, for all workers together; docs/gateway.md lists them."""
+"""The gateway's own metrics, for all workers together; docs/metrics.md lists them."""
 
 from __future__ import annotations
 

