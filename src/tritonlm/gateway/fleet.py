@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import aiohttp
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from tritonlm.balancing.policy import BY_PRIORITY, choose
 from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.stream import TritonStream
 from tritonlm.options import Options
+from tritonlm_client.balancing.policy import BY_PRIORITY, choose
 
 LOG = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 1.0

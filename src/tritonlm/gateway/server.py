@@ -7,12 +7,12 @@ import logging
 
 import aiohttp
 
-from tritonlm.balancing.health import Health
-from tritonlm.balancing.load import Load, LoadMeter
-from tritonlm.balancing.policy import Candidate
 from tritonlm.errors import Unavailable
 from tritonlm.gateway import metrics
 from tritonlm.gateway.connection import STATUS_TIMEOUT_S, TritonConnection
+from tritonlm_client.balancing.health import Health
+from tritonlm_client.balancing.load import Load, LoadMeter
+from tritonlm_client.balancing.policy import Candidate
 
 LOG = logging.getLogger(__name__)
 SMOOTHING = 0.2

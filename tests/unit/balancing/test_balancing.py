@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from tritonlm.balancing.health import MAX_EJECTION_S, Health
-from tritonlm.balancing.load import Load, LoadMeter
-from tritonlm.balancing.policy import BY_PRIORITY, POLICIES, Candidate, choose
 from tritonlm.options import PRIORITIES
+from tritonlm_client.balancing.health import MAX_EJECTION_S, Health
+from tritonlm_client.balancing.load import Load, LoadMeter
+from tritonlm_client.balancing.policy import BY_PRIORITY, POLICIES, Candidate, choose
 
 PAGE = """
 # HELP tritonlm_requests_running Requests in the engine's batch

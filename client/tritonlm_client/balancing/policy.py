@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tritonlm.balancing.load import Load
+from tritonlm_client.balancing.load import Load
 
 UNKNOWN_FIRST_TOKEN_S = 0.05
 FULL_KV_USAGE = 0.9
