@@ -20,7 +20,7 @@ from benchmarks.report import Table, number
 from benchmarks.subjects import Subject
 from benchmarks.workload import request
 from tritonlm.engine.build import BuiltEngine
-from tritonlm.engine.loading import choose_device
+from tritonlm.engine.device import choose_device
 from tritonlm.engine.messages import Submit
 
 CONCURRENCIES = (1, 16)

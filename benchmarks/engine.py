@@ -18,7 +18,7 @@ from benchmarks.settings import Settings, parse_settings
 from benchmarks.shapes import SHAPES
 from benchmarks.subjects import DEMO, NAMES, Subject, find_subject
 from tritonlm.config import ModelConfig
-from tritonlm.engine.loading import choose_device
+from tritonlm.engine.device import choose_device
 from tritonlm.errors import InvalidArgument
 
 

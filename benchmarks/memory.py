@@ -21,7 +21,7 @@ from benchmarks.report import Results, Table, number, progress_bar, say, show, s
 from benchmarks.settings import Settings, parse_settings
 from tritonlm.config import ModelConfig
 from tritonlm.engine.build import build_engine
-from tritonlm.engine.loading import choose_device
+from tritonlm.engine.device import choose_device
 from tritonlm.engine.messages import Stats, Submit
 from tritonlm.errors import InvalidArgument
 

@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.shapes import SHAPES, checkpoint, random_module
 from tritonlm.config import ModelConfig
-from tritonlm.engine.loading import LoadedModel, adopt_module, choose_device, load_model
+from tritonlm.engine.device import choose_device
+from tritonlm.engine.loading import LoadedModel, adopt_module, load_model
 from tritonlm.errors import InvalidArgument
 
 DEMO = "demo"

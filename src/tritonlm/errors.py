@@ -92,3 +92,8 @@ def shorten(value: Any) -> str:
     """The repr of `value`, cut so that a megabyte of prompt does not come back in the error."""
     text = repr(value[: MAX_SHOWN_CHARS + 1]) if isinstance(value, str | bytes) else repr(value)
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,15 @@ from tritonlm.config import ModelConfig
 from tritonlm.errors import InvalidArgument
 
 
+def choose_device(name: str) -> torch.device:
+    """The device that a setting means; raises `InvalidArgument` where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument("device", name, "this machine has no usable CUDA device; allowed: "
+                                              "auto, cpu")
+    is_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if is_cuda else "cpu")
+
+
 def take_share(config: ModelConfig, index: int) -> None:
     """Have engine number `index` use a GPU of its own, or its share of the CPU's cores.
 

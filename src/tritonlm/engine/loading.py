@@ -18,7 +18,8 @@ from transformers import (
 from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
 from tritonlm.engine.cache import CACHE_DTYPES, LayerShape
-from tritonlm.errors import InvalidArgument
+from tritonlm.engine.device import choose_device
+from tritonlm.errors import InvalidArgument, first_line
 
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
@@ -96,15 +97,6 @@ def adopt_module(
         eos_ids=_eos_ids(module),
         samples=samples,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a setting means; raises `InvalidArgument` where there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InvalidArgument("device", name, "this machine has no usable CUDA device; allowed: "
-                                              "auto, cpu")
-    is_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if is_cuda else "cpu")
 
 
 def _read_checkpoint(config: ModelConfig, device: torch.device) -> PreTrainedModel:
@@ -196,8 +188,3 @@ def _eos_ids(module: PreTrainedModel) -> tuple[int, ...]:
     if eos is None:
         return ()
     return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, without what follows its first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
