@@ -67,7 +67,7 @@ $(VENV)/.made: | host
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | host $(VENV)/.made
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e '.[engine]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
