@@ -7,7 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tritonlm.commands.bench import bench
 from tritonlm.commands.chat import chat
+from tritonlm.commands.fetch import fetch
 from tritonlm.commands.gateway import GATEWAY_CONTEXT, gateway
 from tritonlm.commands.generate import generate
 from tritonlm.commands.health import health
@@ -41,5 +43,5 @@ def tritonlm() -> None:
 app.command(context_settings=SERVE_CONTEXT)(serve)
 app.command(context_settings=GATEWAY_CONTEXT)(gateway)
 app.command("new-key")(new_key_command)
-for _command in (generate, chat, models, health):
+for _command in (generate, chat, models, fetch, health, bench):
     app.command()(_command)

@@ -11,7 +11,7 @@ import typer
 
 from tritonlm.commands.connection import no_server
 from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, Url
-from tritonlm.errors import ServingError
+from tritonlm.errors import ServingError, Unavailable
 from tritonlm_client import Client
 
 
@@ -27,29 +27,34 @@ class Health:
     """How long one token took; None if none came."""
     error: str = ""
     """Why no token came."""
+    is_full: bool = False
+    """No token came because too many requests wait: the model is well, and busy."""
 
-    @property
-    def is_healthy(self) -> bool:
+    def is_healthy(self, may_be_full: bool = False) -> bool:
         """Whether the server is ready and a token came: a dead model still calls itself ready."""
-        return self.is_ready and self.inference_s is not None
+        return self.is_ready and (self.inference_s is not None or (may_be_full and self.is_full))
 
 
 def health(
     url: Url = DEFAULT_URL,
     model: Model = DEFAULT_MODEL,
     timeout_s: Annotated[float, typer.Option(help="Seconds that one token may take.")] = 30.0,
+    may_be_full: Annotated[bool, typer.Option(
+        "--may-be-full", help="A model whose queue is full is well too: whether to restart it.",
+    )] = False,
     as_json: Json = False,
 ) -> None:
     """Ask the server how it is, and for one token; the exit code is 1 if anything is amiss."""
     with Client(url, model) as client:
         found = examine(client, timeout_s)
     if as_json:
-        typer.echo(json.dumps(asdict(found) | {"is_healthy": found.is_healthy}, indent=2))
+        typer.echo(json.dumps(asdict(found) | {"is_healthy": found.is_healthy(may_be_full)},
+                              indent=2))
     elif not found.is_live:
         raise no_server(url)
     else:
         typer.echo(_report(found, model))
-    raise typer.Exit(0 if found.is_healthy else 1)
+    raise typer.Exit(0 if found.is_healthy(may_be_full) else 1)
 
 
 def examine(client: Client, timeout_s: float) -> Health:
@@ -62,7 +67,8 @@ def examine(client: Client, timeout_s: float) -> Health:
     try:
         client.generate("Hi", max_tokens=1, priority="urgent", timeout_s=timeout_s)
     except ServingError as error:
-        return Health(True, is_ready, states, error=error.message)
+        is_full = isinstance(error, Unavailable) and error.retry_after_s is not None
+        return Health(True, is_ready, states, error=error.message, is_full=is_full)
     return Health(True, is_ready, states, inference_s=time.monotonic() - start_s)
 
 

@@ -20,7 +20,10 @@ from pathlib import Path
 from tritonlm.errors import StartFailure
 from tritonlm.server import host
 
-PROJECT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]
+PROJECT = (CHECKOUT if (CHECKOUT / "pyproject.toml").exists()
+           else Path(sys.prefix, "share", "tritonlm"))
+"""Where the models' repositories are: in the checkout, or where an image has put them."""
 PREINSTALLED = Path("/opt/tritonserver")
 """Where the container images of Triton have it."""
 WHEEL = "nvidia-pytriton==0.7.0"
@@ -102,8 +105,8 @@ def _python_libraries() -> tuple[Path, ...]:
 
 
 def _wheels_folder() -> Path:
-    if (PROJECT / "pyproject.toml").exists():
-        return PROJECT / ".runtime"
+    if (CHECKOUT / "pyproject.toml").exists():
+        return CHECKOUT / ".runtime"
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "tritonlm"
 

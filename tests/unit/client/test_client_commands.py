@@ -301,6 +301,14 @@ def test_health_fails_whatever_is_amiss(names, script, error):
     assert error in report["error"]
 
 
+def test_a_server_whose_queue_is_full_is_well_if_that_is_asked():
+    refusal = failure(Unavailable("9 requests wait; retry in 3 s").coded_message)
+    with serve(lambda *_: iter([refusal])) as triton:
+        triton.models = loaded("generate")
+        codes = [run(triton, "health", *options).exit_code for options in ([], ["--may-be-full"])]
+    assert codes == [1, 0]
+
+
 def test_health_of_no_server_is_json_too():
     result = CliRunner().invoke(app, ["health", "--json", "--url", "localhost:9"])
     assert result.exit_code == 1

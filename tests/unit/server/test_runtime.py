@@ -34,7 +34,7 @@ def wheels(tmp_path, monkeypatch):
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    monkeypatch.setattr(runtime, "PROJECT", tmp_path / "elsewhere")
+    monkeypatch.setattr(runtime, "CHECKOUT", tmp_path / "elsewhere")
     monkeypatch.setattr(runtime, "PREINSTALLED", tmp_path / "none")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return index
