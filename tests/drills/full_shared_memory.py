@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tritonlm.server.settings import ServerSettings
 
 SHARED_MEMORY = Path("/dev/shm")
 SIZE = b"size=16m"
-NUM_STREAMS, NUM_HUGE, NUM_LARGE = 600, 4, 2
+NUM_STREAMS, NUM_HUGE, NUM_LARGE, NUM_WHOLE = 600, 4, 2, 2
 HUGE = "word " * 200_000
 """A prompt that does not fit what a model's process has of shared memory."""
 
@@ -60,10 +61,21 @@ async def strike(server) -> dict[str, dict[str, int]]:
             *(run_stream(session, server.http_url, tally, STREAM | {"text_input": HUGE})
               for _ in range(NUM_HUGE)),
             *(run_stream(session, server.http_url, tally, STREAM | LARGE)
-              for _ in range(NUM_LARGE)))
+              for _ in range(NUM_LARGE)),
+            *(run_whole(session, server.http_url, tally) for _ in range(NUM_WHOLE)))
     assert tally.is_complete, tally
-    outcomes = {name.partition(":")[0]: number for name, number in tally.outcomes.items()}
+    outcomes: Counter[str] = Counter()
+    for name, number in tally.outcomes.items():
+        outcomes[name.partition(":")[0]] += number
     return {"clients": outcomes, "server": await settled(server.metrics_url) - before}
+
+
+async def run_whole(session, url: str, tally: Tally) -> None:
+    """One request to `complete`, whose one response does not fit."""
+    tally.num_sent += 1
+    async with session.post(f"{url}/v2/models/complete/generate", json=LARGE) as answer:
+        body = await answer.json()
+    tally.outcomes[f"triton: {body['error']}" if "error" in body else "length"] += 1
 
 
 async def drill(server) -> dict[str, dict[str, dict[str, int]]]:

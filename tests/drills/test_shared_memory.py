@@ -24,10 +24,12 @@ def test_a_full_shared_memory_fails_what_does_not_fit_and_nothing_else():
         env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    streams, huge, large = drill.NUM_STREAMS, drill.NUM_HUGE, drill.NUM_LARGE
+    streams, huge = drill.NUM_STREAMS, drill.NUM_HUGE
+    large, whole = drill.NUM_LARGE, drill.NUM_WHOLE
     assert found["full"] == {
-        "clients": {"length": streams, "triton": huge, "internal": large},
-        "server": {"length": streams, "internal": large}}, "Triton itself turns the huge ones away"
-    ended = {"length": streams + large, "invalid_arg": huge}
+        "clients": {"length": streams, "triton": huge + whole, "internal": large},
+        "server": {"length": streams, "internal": large + whole},
+    }, "Triton itself turns the huge ones away, and says that it has no response of the whole ones"
+    ended = {"length": streams + large + whole, "invalid_arg": huge}
     assert found["after"] == {"clients": ended, "server": ended}
     assert found["left"] == []

@@ -50,6 +50,8 @@ class Answer:
         self.requested = frozenset(request.requested_output_names())
         self.budget = TimeBudget()
         self.is_finished = False
+        self._is_spent = False
+        """Whether Triton takes no further response: in its default mode there is one."""
 
     def send(self, values: dict[str, Any], is_final: bool) -> None:
         """Send the requested ones of `values`."""
@@ -57,18 +59,22 @@ class Answer:
         began_s = time.perf_counter()
         if self.is_cached:
             values = _cacheable(values)
-        is_large = self._model.is_decoupled and len(values["output_ids"]) > LARGE_TOKENS
-        self._sender.send(model_response(self._model, values, self.requested),
-                          flags=FINAL if is_final and not is_large else 0)
+        is_large = len(values["output_ids"]) > LARGE_TOKENS
+        response = model_response(self._model, values, self.requested)
+        self._is_spent = not self._model.is_decoupled
+        self._sender.send(response, flags=FINAL if is_final and not is_large else 0)
         if is_final and is_large:
             self._sender.send(flags=FINAL)
         self.is_finished = is_final
         self.budget.send_s += time.perf_counter() - began_s
 
     def fail(self, error: Exception) -> None:
-        """End with `error`."""
+        """End with `error`, or with Triton's own where the one response failed on its way."""
         assert not self.is_finished, "a response after the final one"
-        self._sender.send(error_response(error), flags=FINAL)
+        if self._is_spent:
+            self._sender.send(flags=FINAL)
+        else:
+            self._sender.send(error_response(error), flags=FINAL)
         self.is_finished = True
 
     def is_abandoned(self) -> bool:
