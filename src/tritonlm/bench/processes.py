@@ -1,0 +1,102 @@
+"""A load spread over several client processes, so that no client is its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from tritonlm.bench.load import Load
+from tritonlm.bench.seen import Seen
+from tritonlm.errors import EngineFailure, Unavailable
+
+COMMAND = (sys.executable, "-m", "tritonlm.bench.client_process")
+MAX_LINE_BYTES = 2**31
+
+
+def measure(
+    load: Load, num_processes: int = 1, on_progress: Callable[[int], None] = lambda _: None
+) -> list[Seen]:
+    """What `num_processes` at most, which begin together, see of `load`.
+
+    `on_progress` is told how many requests are over. Raises `ServingError` if nothing can be
+    measured.
+    """
+    most = min(load.num_requests, load.max_concurrency or load.num_requests)
+    num_processes = min(num_processes, most)
+    shares = [dataclasses.replace(load, place=place, num_processes=num_processes)
+              for place in range(num_processes)]
+    return asyncio.run(_run(shares, on_progress))
+
+
+async def _run(shares: Sequence[Load], on_progress: Callable[[int], None]) -> list[Seen]:
+    progress = [0] * len(shares)
+
+    def note(place: int, num_over: int) -> None:
+        progress[place] = num_over
+        on_progress(sum(progress))
+
+    clients = [ClientProcess(share, note) for share in shares]
+    try:
+        await asyncio.gather(*(client.start() for client in clients))
+        for client in clients:
+            client.go()
+        seen = await asyncio.gather(*(client.result() for client in clients))
+    finally:
+        await asyncio.gather(*(client.end() for client in clients))
+    return [one for several in seen for one in several]
+
+
+class ClientProcess:
+    """A client process and what it says."""
+
+    def __init__(self, load: Load, on_progress: Callable[[int, int], None]) -> None:
+        self._load = load
+        self._on_progress = on_progress
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Return when it is ready; raises `ServingError`."""
+        self._process = await asyncio.create_subprocess_exec(
+            *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            limit=MAX_LINE_BYTES)
+        self._write(msgspec.json.encode(self._load))
+        line = await self._read_line()
+        if line != b"ready":
+            raise EngineFailure(f"a client process said {line!r}")
+
+    def go(self) -> None:
+        """Let it begin."""
+        self._write(b"")
+
+    async def result(self) -> list[Seen]:
+        """What it has seen, once all is over; raises `ServingError`."""
+        while not (line := await self._read_line()).startswith(b"["):
+            self._on_progress(self._load.place, int(line))
+        seen = msgspec.json.decode(line, type=list[Seen])
+        self._on_progress(self._load.place, len(seen))
+        return seen
+
+    async def end(self) -> None:
+        """Stop it, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    def _write(self, line: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+
+    async def _read_line(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = (await self._process.stdout.readline()).rstrip()
+        if not line:
+            raise EngineFailure("a client process of the load has ended")
+        if line.startswith(b"error "):
+            raise Unavailable(line.removeprefix(b"error ").decode())
+        return line
