@@ -135,6 +135,7 @@ class Access:
         route = scope.get("route")
         path = getattr(route, "path", "other")
         total_s = time.monotonic() - record.start_s
+        metrics.begin_path(path)
         metrics.REQUESTS.labels(path, str(record.status)).inc()
         metrics.REQUEST_S.labels(path).observe(total_s)
         if record.first_byte_s is not None:

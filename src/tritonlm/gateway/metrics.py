@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -37,10 +38,34 @@ SERVER_EJECTIONS = Counter("tritonlm_gateway_server_ejections",
                            "How often a server got no more requests for a while", ["server"])
 
 
+FAULTS = ("500", "503")
+
+
+@cache
+def begin_path(path: str) -> None:
+    """Have the faults that `path` may end with on the page, at 0: a rate sees no counter begin."""
+    for status in FAULTS:
+        REQUESTS.labels(path, status)
+
+
+def begin_server(server: str) -> None:
+    """Have a server's counters on the page, at 0."""
+    SERVER_FAILURES.labels(server)
+    SERVER_EJECTIONS.labels(server)
+
+
 def forget_worker() -> None:
     """This worker ends: what it had under way is no more."""
     if FOLDER_VARIABLE in os.environ:
         multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def forget_server(name: str) -> None:
+    """A server is there no more; workers that share their counts keep it as one that is down."""
+    if FOLDER_VARIABLE in os.environ:
+        SERVER_UP.labels(name).set(0)
+    else:
+        SERVER_UP.remove(name)
 
 
 def page() -> bytes:

@@ -31,6 +31,7 @@ class Server:
         self._meter = LoadMeter()
         self._load: Load | None = None
         self._first_piece_s: float | None = None
+        metrics.begin_server(self.name)
 
     @property
     def candidate(self) -> Candidate:

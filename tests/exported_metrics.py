@@ -1,0 +1,19 @@
+"""Names of all metrics that the servers and the gateway export, and of those in an expression."""
+
+from __future__ import annotations
+
+import re
+
+from tritonlm.backend.metric_definitions import HISTOGRAM, METRICS
+from tritonlm.observability.reference import gateway_definitions
+
+
+def exported_names() -> set[str]:
+    """As they are on the pages: three for a histogram."""
+    return {name + part for name, each in (METRICS | gateway_definitions()).items()
+            for part in (("_bucket", "_sum", "_count") if each.kind == HISTOGRAM else ("",))}
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics that an expression asks for; recorded ones, which have a colon, left out."""
+    return set(re.findall(r"(?<![\w:])tritonlm_\w+(?!\w*:)", expression))
