@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from statistics import median
 from typing import Annotated
 
 import typer
 
-from benchmarks.grpc_load import Load
 from benchmarks.report import say, show
-from benchmarks.serving_load import ServingSpeed, measure, table
-from tritonlm.config import ModelConfig
-from tritonlm.server import gateway_process, launcher, ports
-from tritonlm.server.settings import ServerSettings
-from tritonlm.server.tritonserver import TritonServer
+from benchmarks.running import running_gateway, running_server
+from benchmarks.serving_table import serving_table
+from tritonlm.bench.load import Load
+from tritonlm.bench.processes import measure
+from tritonlm.bench.summary import Summary
 
 BAR = 0.85
 """Share of the direct tokens a second that the gateway has to keep."""
-FREE_PORTS = ServerSettings(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=2)
-MODEL = "generate"
-CLIENTS = {"direct": "benchmarks.grpc_load", "gateway": "benchmarks.gateway_load"}
+BACKENDS = {"direct": "grpc", "gateway": "openai"}
 
 
 def main(
@@ -43,55 +39,35 @@ def main(
                     "the processor to the others, as on a GPU; 0: the demo model.")] = 15,
 ) -> None:
     """Measure the gateway; the exit code is 1 if it keeps less than its bar."""
-    load = Load("", MODEL, concurrency, requests, prompt_tokens, output_tokens, 256, seed=1)
-    speeds: dict[str, list[ServingSpeed]] = {name: [] for name in CLIENTS}
+    load = Load("localhost:0", max_concurrency=concurrency, num_requests=requests,
+                num_input_tokens=prompt_tokens, num_output_tokens=output_tokens, ignore_eos=True)
+    summaries: dict[str, list[Summary]] = {name: [] for name in BACKENDS}
     with ExitStack() as stack:
-        server = stack.enter_context(_server(echo_step_ms))
+        sizes = {"max_num_seqs": 1024} if echo_step_ms else {"kv_cache_gib": 0.5}
+        server = stack.enter_context(running_server(echo_step_ms or None, **sizes))
         addresses = {"direct": server.grpc_url,
-                     "gateway": stack.enter_context(_gateway(server, workers))}
+                     "gateway": stack.enter_context(running_gateway(server, workers))}
         for place in range(rounds + 1):
-            for name, client in CLIENTS.items():
-                turn = dataclasses.replace(load, address=addresses[name], seed=place)
-                speed = measure(turn, processes, client)
+            for name, backend in BACKENDS.items():
+                turn = dataclasses.replace(load, backend=backend, address=addresses[name],
+                                           seed=place)
+                summary = Summary.of(measure(turn, processes))
                 if place:  # the first round warms up
-                    speeds[name].append(speed)
-                    say(f"{name}: {json.dumps(dataclasses.asdict(speed))}")
-    _report(speeds)
+                    summaries[name].append(summary)
+                    say(f"{name}: {json.dumps(dataclasses.asdict(summary))}")
+    _report(summaries)
 
 
-def _report(speeds: dict[str, list[ServingSpeed]]) -> None:
-    for name, several in speeds.items():
-        show(table(name, several))
+def _report(summaries: dict[str, list[Summary]]) -> None:
+    for name, several in summaries.items():
+        show(serving_table(name, {f"round {place}": one for place, one in enumerate(several, 1)}))
     shares = sorted(gateway.output_tokens_per_s / direct.output_tokens_per_s
-                    for direct, gateway in zip(*speeds.values(), strict=True))
-    num_failed = sum(speed.num_failed for several in speeds.values() for speed in several)
+                    for direct, gateway in zip(*summaries.values(), strict=True))
+    num_failed = sum(one.num_failed for several in summaries.values() for one in several)
     say(f"the gateway keeps {median(shares):.1%} of the direct tokens/s (rounds: "
         f"{', '.join(f'{share:.0%}' for share in shares)}; bar: {BAR:.0%}); "
         f"{num_failed} requests failed")
     raise typer.Exit(0 if median(shares) >= BAR and not num_failed else 1)
-
-
-@contextmanager
-def _server(echo_step_ms: float) -> Iterator[TritonServer]:
-    if not echo_step_ms:
-        plan = launcher.prepare(FREE_PORTS, ModelConfig(kv_cache_gib=0.5))
-        with launcher.launch(plan, say) as server:
-            yield server
-        return
-    from tests.fakes.echo_server import echo_server  # noqa: PLC0415 - tests are not installed
-    with echo_server(FREE_PORTS, echo_step_ms, max_num_seqs=1024) as server:
-        yield server
-
-
-@contextmanager
-def _gateway(server: TritonServer, workers: int) -> Iterator[str]:
-    """Host and port of a gateway to `server`."""
-    port = ports.choose("127.0.0.1", {"--gateway-port": 0})["--gateway-port"]
-    settings = dataclasses.replace(
-        FREE_PORTS, grpc_port=int(server.grpc_url.rsplit(":", 1)[1]),
-        metrics_port=int(server.metrics_url.rsplit(":", 1)[1].partition("/")[0]))
-    with gateway_process.running(port, settings, "benchmark", workers):
-        yield f"127.0.0.1:{port}"
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.grpc_load import Load
 from benchmarks.report import Results, say, show
-from benchmarks.serving_load import measure, table
+from benchmarks.serving_table import serving_table
+from tritonlm.bench.load import Load
+from tritonlm.bench.processes import measure
+from tritonlm.bench.summary import Summary
 
 MODELS = ("generate", "text_generation")
 NUM_WARM_UP = 2
-"""Requests, of each place of the loop, before the first measure."""
+"""Requests, of each place of the loop, before each measure."""
 
 
 def main(
@@ -50,23 +52,22 @@ def main(
     """Measure a server."""
     if model not in MODELS:
         raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
-    loads = [Load(address, model, number, requests or max(4 * number, 8), prompt_tokens,
-                  output_tokens, vocab_size if model == MODELS[0] else 0, seed=number)
-             for number in _numbers(concurrency)]
+    load = Load("localhost:0", model=model, num_input_tokens=prompt_tokens,
+                num_output_tokens=output_tokens, vocab_size=vocab_size, ignore_eos=True)
     about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results = Results(json_file, about | {"echo_step_ms": echo_step_ms})
     with contextlib.ExitStack() as stack:
         if not address:
             address = stack.enter_context(_server(echo_step_ms, max(_numbers(concurrency))))
-        loads = [dataclasses.replace(load, address=address) for load in loads]
-        speeds = []
-        for load in loads:
-            measure(dataclasses.replace(load, num_requests=NUM_WARM_UP * load.concurrency,
-                                        seed=load.seed + 10**6, num_output_tokens=8), processes)
-            speeds.append(measure(load, processes))
-            say(json.dumps(dataclasses.asdict(speeds[-1])))
-            results.add("serving", speeds[-1])
-    show(table(f"{model}, {prompt_tokens} tokens in, {output_tokens} out", speeds))
+        summaries = {}
+        for number in _numbers(concurrency):
+            turn = dataclasses.replace(
+                load, address=address, max_concurrency=number, seed=number,
+                num_requests=requests or max(4 * number, 8), num_warm_ups=NUM_WARM_UP * number)
+            summaries[f"concurrency {number:,}"] = summary = Summary.of(measure(turn, processes))
+            say(json.dumps(dataclasses.asdict(summary)))
+            results.add("serving", summary)
+    show(serving_table(f"{model}, {prompt_tokens} tokens in, {output_tokens} out", summaries))
 
 
 def _numbers(text: str) -> list[int]:
@@ -79,22 +80,14 @@ def _numbers(text: str) -> list[int]:
 @contextlib.contextmanager
 def _server(echo_step_ms: float | None, concurrency: int) -> Iterator[str]:
     """The gRPC address of a server of the demo checkpoint, or of an echo."""
-    # Imported here: a machine that only measures need not have them.
-    from tests.fakes.echo_server import echo_server  # noqa: PLC0415
+    # Imported here: a machine that only measures need not have what a server needs.
+    from benchmarks.running import FREE_PORTS, running_server  # noqa: PLC0415
 
-    from tritonlm.config import ModelConfig  # noqa: PLC0415
-    from tritonlm.server import launcher  # noqa: PLC0415
-    from tritonlm.server.settings import ServerSettings  # noqa: PLC0415
-
-    settings = ServerSettings(http_port=0, grpc_port=0, metrics_port=0,
-                              front_ends=2 if echo_step_ms is None else 1)
-    if echo_step_ms is None:
-        with launcher.launch(launcher.prepare(settings, ModelConfig()), say) as server:
-            yield server.grpc_url
-    else:
-        sizes = {"max_num_seqs": concurrency, "max_num_batched_tokens": 2048 + concurrency}
-        with echo_server(settings, echo_step_ms, **sizes) as server:
-            yield server.grpc_url
+    settings = dataclasses.replace(FREE_PORTS, front_ends=2 if echo_step_ms is None else 1)
+    sizes = {} if echo_step_ms is None else {
+        "max_num_seqs": concurrency, "max_num_batched_tokens": 2048 + concurrency}
+    with running_server(echo_step_ms, settings, **sizes) as server:
+        yield server.grpc_url
 
 
 if __name__ == "__main__":

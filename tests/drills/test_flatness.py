@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from benchmarks.grpc_load import Load
-from benchmarks.serving_load import measure
 from tests.drills.waiting import until
 from tests.metrics import total
+
+from tritonlm.bench.load import Load
+from tritonlm.bench.processes import measure
+from tritonlm.bench.summary import Summary
 
 NUM_STREAMS = 10_000
 NUM_AT_ONCE = 1_000
@@ -26,9 +29,11 @@ def server(start_echo):
                       max_num_batched_tokens=4096)
 
 
-def load(server, num_requests, concurrency, num_tokens=NUM_TOKENS):
-    return Load(server.grpc_url, "generate", concurrency, num_requests, num_prompt_tokens=16,
-                num_output_tokens=num_tokens, vocab_size=256, seed=1, has_stream_each=True)
+async def run_load(server, num_requests, concurrency, num_tokens=NUM_TOKENS):
+    load = Load(server.grpc_url, num_requests=num_requests, max_concurrency=concurrency,
+                num_input_tokens=16, num_output_tokens=num_tokens, seed=1, ignore_eos=True,
+                has_stream_each=True)
+    return Summary.of(await asyncio.to_thread(measure, load, 2))
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,11 @@ async def until_quiet(server, num_fds):
 @pytest.mark.timeout(400)
 async def test_ten_thousand_streams_leave_nothing_behind(server):
     idle = Holdings.of(server)
-    measure(load(server, 1_000, 64), 2)
+    await run_load(server, 1_000, 64)
     await until_quiet(server, idle.num_fds)
     before = Holdings.of(server)
     counted = total(server.metrics_url, "tritonlm_output_tokens_total")
-    speed = measure(load(server, NUM_STREAMS, 64), 2)
+    speed = await run_load(server, NUM_STREAMS, 64)
     assert (speed.num_requests, speed.num_failed) == (NUM_STREAMS, 0), speed.first_error
     await until_quiet(server, before.num_fds)
     after = Holdings.of(server)
@@ -78,6 +83,6 @@ async def test_ten_thousand_streams_leave_nothing_behind(server):
 
 
 async def test_a_thousand_streams_at_once_complete(server):
-    speed = measure(load(server, NUM_AT_ONCE, NUM_AT_ONCE, num_tokens=50), 2)
+    speed = await run_load(server, NUM_AT_ONCE, NUM_AT_ONCE, num_tokens=50)
     assert (speed.num_requests, speed.num_failed) == (NUM_AT_ONCE, 0), speed.first_error
-    assert speed.output_tokens_per_s * speed.wall_s == pytest.approx(NUM_AT_ONCE * 50)
+    assert speed.num_output_tokens == NUM_AT_ONCE * 50

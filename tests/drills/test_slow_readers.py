@@ -13,14 +13,17 @@ from contextlib import ExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 import grpc
-import numpy as np
 import psutil
 import pytest
-from benchmarks.grpc_load import Load, inference_request
-from benchmarks.serving_load import measure
 from tests.drills.waiting import until
 from tests.metrics import total
 from tritonclient.grpc import service_pb2_grpc
+
+from tritonlm.bench.asks import Ask
+from tritonlm.bench.grpc_client import inference_request
+from tritonlm.bench.load import Load
+from tritonlm.bench.processes import measure
+from tritonlm.bench.summary import Summary
 
 NUM_FAST = 50
 NUM_SLOW = 50
@@ -38,9 +41,9 @@ def server(start_echo):
 
 def fast_readers(server):
     """The speed of some seconds of streams that are read at once."""
-    load = Load(server.grpc_url, "generate", NUM_FAST, 4 * NUM_FAST, num_prompt_tokens=16,
-                num_output_tokens=100, vocab_size=256, seed=1)
-    return measure(load, 2)
+    load = Load(server.grpc_url, num_requests=4 * NUM_FAST, max_concurrency=NUM_FAST,
+                num_input_tokens=16, num_output_tokens=100, ignore_eos=True, seed=1)
+    return Summary.of(measure(load, 2))
 
 
 @asynccontextmanager
@@ -62,14 +65,12 @@ async def http_slow_readers(server):
 @asynccontextmanager
 async def grpc_slow_readers(server):
     """Calls that have sent a request and read nothing."""
-    load = Load(server.grpc_url, "generate", 1, 1, num_prompt_tokens=16,
-                num_output_tokens=NUM_TOKENS, vocab_size=256, seed=2)
-    random = np.random.default_rng(0)
+    request = inference_request(Load(server.grpc_url, ignore_eos=True), Ask((5,) * 16, NUM_TOKENS))
     async with grpc.aio.insecure_channel(server.grpc_url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         calls = [stub.ModelStreamInfer() for _ in range(NUM_SLOW)]
         for call in calls:
-            await call.write(inference_request(load, random))
+            await call.write(request)
         yield
 
 
@@ -86,7 +87,7 @@ async def test_those_who_read_are_not_slowed_by_those_who_do_not(server, slow_re
         beside = await asyncio.to_thread(fast_readers, server)
     assert (alone.num_failed, beside.num_failed) == (0, 0)
     assert beside.output_tokens_per_s > alone.output_tokens_per_s / 2
-    assert beside.ttft_median_ms < 2 * alone.ttft_median_ms + 50
+    assert beside.ttft_ms.median < 2 * alone.ttft_ms.median + 50
     await until_running(server, 0)
 
 

@@ -23,9 +23,11 @@ MAY_IMPORT = {
                          "tritonlm.backend"),
     "tritonlm.server": (*BASE, "tritonlm.encoders.config", "tritonlm.server"),
     "tritonlm_client": (*BASE, "tritonlm_client"),
-    "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.gateway"),
+    "tritonlm.caching": ("tritonlm.errors", "tritonlm.caching"),
+    "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.caching", "tritonlm.gateway"),
     "tritonlm.observability": (*BASE, "tritonlm.backend.metric_definitions",
                                "tritonlm.gateway.metrics", "tritonlm.observability"),
+    "tritonlm.bench": (*BASE, "tritonlm.bench"),
     **dict.fromkeys(BASE, BASE),
 }
 
@@ -79,6 +81,6 @@ def test_files_that_a_document_names_exist(document):
 
 
 def test_the_gateway_and_the_client_load_no_torch():
-    code = ("import sys, tritonlm.gateway.app, tritonlm_client; "
+    code = ("import sys, tritonlm.gateway.app, tritonlm_client, tritonlm.bench.client_process; "
             "assert not {'torch', 'transformers'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -81,8 +81,9 @@ async def run(load: Load) -> list[Seen]:
                             load.seed)[load.place :: load.num_processes].tolist()
     limit = load.share(load.max_concurrency or load.num_requests)
     sender = Sender(client, load)
-    await sender.connect(min(load.share(load.max_concurrency or 1) or 1, len(requests)))
-    await _warm_up(sender, [client.request(ask) for ask in asks.warm_ups(load)])
+    await sender.connect(limit if load.max_concurrency else 1)
+    await _warm_up(sender, [client.request(ask) for ask in asks.warm_ups(load)],
+                   limit if load.max_concurrency else WARM_UP_CONCURRENCY)
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     reporting = asyncio.create_task(_report(sender.seen))
@@ -92,8 +93,8 @@ async def run(load: Load) -> list[Seen]:
     return sender.seen
 
 
-async def _warm_up(sender: Sender, requests: Sequence[Any]) -> None:
-    await sender.send(requests, [0.0] * len(requests), WARM_UP_CONCURRENCY)
+async def _warm_up(sender: Sender, requests: Sequence[Any], max_concurrency: int) -> None:
+    await sender.send(requests, [0.0] * len(requests), max_concurrency)
     errors = [one.error for one in sender.seen if one.error]
     if requests and len(errors) == len(requests):
         raise Unavailable(f"all warm-up requests failed: {errors[0]}")
