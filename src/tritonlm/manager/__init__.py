@@ -1,0 +1,1 @@
+"""Which of many models are loaded in one tritonserver."""

@@ -1,0 +1,240 @@
+"""Loads models when they are asked for, and unloads what is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import psutil
+
+from tritonlm.errors import NotFound, Unavailable
+from tritonlm.manager.catalogue import Catalogue, Entry
+from tritonlm.manager.control import ModelControl
+from tritonlm.manager.limits import Limits
+from tritonlm.manager.messages import ManagerStatus, ModelStatus
+from tritonlm.manager.residency import Residency
+from tritonlm.manager.resident import Resident, State
+
+LOG = logging.getLogger(__name__)
+WATCH_INTERVAL_S = 1.0
+
+
+class Manager:
+    """The one place that decides what a tritonserver has loaded; belongs to an event loop."""
+
+    def __init__(
+        self, limits: Limits, control: ModelControl, catalogue: Catalogue,
+        on_loss: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`on_loss` hears of a model that has lost a process, which the server cannot mend."""
+        self._limits = limits
+        self._control = control
+        self._read_catalogue = catalogue
+        self._on_loss = on_loss
+        self._residency = Residency(limits, time.monotonic)
+        self._entries: dict[str, Entry] = {}
+        self._futures: dict[int, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loaded: dict[str, Entry] = {}
+        """As they were when they were loaded."""
+        self._stubs: dict[str, set[psutil.Process]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self, pinned: Sequence[str] = (), preloaded: Sequence[str] = ()) -> None:
+        """Read the repository, load those models, and watch from now on; raises `ServingError`."""
+        await self.refresh()
+        for name in pinned:
+            self._residency.pin(name)
+        await asyncio.gather(*(self.load(name) for name in dict.fromkeys((*pinned, *preloaded))))
+        self._begin(self._watch())
+
+    async def close(self) -> None:
+        """Stop; the models stay as they are."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._control.close()
+
+    async def lease(self, name: str) -> int:
+        """Return when the model is ready; it stays so until `release`. Raises `ServingError`."""
+        if name not in self._entries:
+            await self.refresh()
+        lease = self._residency.ask(name)
+        self._futures[lease] = asyncio.get_running_loop().create_future()
+        self._advance()
+        try:
+            await self._futures[lease]
+        except BaseException:
+            self.release(lease)
+            raise
+        finally:
+            del self._futures[lease]
+        return lease
+
+    def release(self, lease: int) -> None:
+        """The request of that lease is over."""
+        self._residency.release(lease)
+        self._advance()
+
+    async def load(self, name: str) -> None:
+        """Return when the model is ready; raises `ServingError`."""
+        self.release(await self.lease(name))
+
+    async def unload(self, name: str) -> None:
+        """Return when nothing of the model is left; raises `ServingError` if it is in use."""
+        if self._residency.unload(name):
+            await self._unload(name)
+
+    async def pin(self, name: str) -> None:
+        """Load the model and keep it loaded; raises `ServingError`."""
+        await self.refresh()
+        self._residency.pin(name)
+        await self.load(name)
+
+    async def unpin(self, name: str) -> None:
+        """Treat it as any other model again."""
+        self._residency.unpin(name)
+        self._advance()
+
+    async def reload(self, name: str) -> None:
+        """Serve the versions that are in the repository now, and those alone.
+
+        New requests go to the newest version once it is ready; those that run finish where they
+        are. Raises `ServingError`, and then what was served still is.
+        """
+        await self.refresh()
+        if self._residency.find(name).state != State.READY:
+            raise Unavailable(f"the model {name} is not loaded; its next load takes what is there")
+        lease = self._residency.ask(name)
+        before, after = self._loaded[name], self._entries.get(name)
+        try:
+            if after is None:
+                raise NotFound(f"the model {name!r} is in the repository no more; unload it")
+            self._residency.resize(name, sum({**before.versions, **after.versions}.values()))
+            self._stubs.pop(name)  # some of them end now
+            await self._control.reload(after)
+            self._loaded[name] = after
+        finally:
+            self._stubs[name] = await self._control.stubs(self._loaded[name])
+            self._residency.resize(name, self._loaded[name].memory_bytes)
+            self.release(lease)
+
+    async def refresh(self) -> None:
+        """See which models there are."""
+        self._entries = dict(await asyncio.to_thread(self._read_catalogue))
+        for name, entry in self._entries.items():
+            self._residency.declare(name, entry.memory_bytes)
+        for resident in self._residency.residents:
+            if resident.name not in self._entries:
+                self._residency.forget(resident.name)
+
+    async def status(self) -> ManagerStatus:
+        """All that is known now."""
+        await self.refresh()
+        models = [await self._status(resident) for resident in self._residency.residents
+                  if resident.name in self._entries]
+        budget = self._limits.memory_bytes
+        return ManagerStatus(
+            models=tuple(models), needed_bytes=self._residency.memory_bytes,
+            budget_bytes=None if budget == math.inf else int(budget),
+            max_models=self._limits.max_models)
+
+    async def _status(self, resident: Resident) -> ModelStatus:
+        entry, now_s = self._entries[resident.name], time.monotonic()
+        return ModelStatus(
+            name=resident.name, task=entry.task, versions=tuple(sorted(entry.versions)),
+            state=resident.state.value, is_pinned=resident.is_pinned,
+            num_leases=len(resident.leases), num_waiting=len(resident.waiting),
+            needed_bytes=resident.memory_bytes,
+            resident_bytes=await self._resident_bytes(resident, entry),
+            progress=await self._progress(resident, entry), load_s=resident.load_s,
+            idle_s=(None if resident.leases or resident.last_used_s == -math.inf
+                    else now_s - resident.last_used_s),
+            num_loads=resident.num_loads, num_requests=resident.num_requests,
+            failure=resident.failure)
+
+    async def _resident_bytes(self, resident: Resident, entry: Entry) -> int:
+        if not resident.takes_memory:
+            return 0
+        return sum(map(_resident_bytes, await self._control.processes(entry)))
+
+    async def _progress(self, resident: Resident, entry: Entry) -> str:
+        if resident.state != State.LOADING:
+            return ""
+        names = (*entry.parts, *entry.ensembles)
+        num_ready = await self._control.num_ready(names)
+        return (f"{num_ready} of {len(names)} parts, "
+                f"{time.monotonic() - resident.changed_s:.0f} s")
+
+    def _advance(self) -> None:
+        """Do what is to be done now, and come back when something is due."""
+        for name, is_load in self._residency.plan():
+            self._begin(self._load(name) if is_load else self._unload(name))
+        for lease, error in self._residency.take_settled():
+            future = self._futures.get(lease)
+            if future is not None and not future.done():
+                future.set_exception(error) if error else future.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_s = self._residency.due_s()
+        if due_s < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(
+                max(0.0, due_s - time.monotonic()), self._advance)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, name: str) -> None:
+        entry = self._entries[name]
+        LOG.info("loading model %s", name)
+        try:
+            await self._control.load(entry)
+        except Exception as error:
+            LOG.warning("model %s: %s", name, error)
+            self._residency.note_failed(name, str(error))
+        else:
+            self._loaded[name] = entry
+            self._stubs[name] = await self._control.stubs(entry)
+            self._residency.note_loaded(name)
+        self._advance()
+
+    async def _unload(self, name: str) -> None:
+        LOG.info("unloading model %s", name)
+        self._stubs.pop(name, None)
+        try:
+            await self._control.unload(self._loaded[name])
+        except Unavailable as error:  # the server is gone, and a new one has a new manager
+            LOG.warning("model %s: %s", name, error)
+        self._residency.note_unloaded(name)
+        self._advance()
+
+    async def _watch(self) -> None:
+        """Tell of models that have lost a process: tritonserver calls them ready all the same."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            for name, stubs in tuple(self._stubs.items()):
+                if any(map(_has_ended, stubs)):
+                    self._on_loss(name)
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
