@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from tritonlm.config import DEVICES, DTYPES, parse_settings, require, triton_parameters
 
@@ -12,6 +12,13 @@ POOLINGS = ("auto", "mean", "cls", "last")
 ACTIVATIONS = ("auto", "sigmoid", "none")
 SWITCHES = ("auto", "true", "false")
 PLACES = ("{query}", "{document}")
+CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
+CLASSIFIER_HEAD = "ForSequenceClassification"
+HEADS = {"embed": CAUSAL_HEADS, "rerank": (CLASSIFIER_HEAD, *CAUSAL_HEADS),
+         "classify": (CLASSIFIER_HEAD,)}
+"""How names of classes end whose weights a task can use."""
+OTHER_HEADS = (CLASSIFIER_HEAD, "ForTokenClassification", "ForQuestionAnswering",
+               "ForConditionalGeneration", "ForMultipleChoice")
 QWEN3_RERANKER = """<|im_start|>system
 Judge whether the Document meets the requirements based on the Query and the Instruct provided. \
 Note that the answer can only be "yes" or "no".<|im_end|>
@@ -32,6 +39,8 @@ Note that the answer can only be "yes" or "no".<|im_end|>
 class TaskConfig:
     """What all tasks have; raises `InvalidArgument` for a value out of range."""
 
+    task: ClassVar[str]
+    """Name of the model that it is for."""
     model: str = ""
     """A hub id, or the path of a checkpoint folder."""
     revision: str | None = None
@@ -60,6 +69,7 @@ class TaskConfig:
 class EmbedConfig(TaskConfig):
     """Settings of `embed` and `embed_tokenize`."""
 
+    task = "embed"
     pooling: str = "auto"
     """auto, mean, cls or last: of which tokens; auto is what the checkpoint says, else mean."""
     normalize: str = "auto"
@@ -76,6 +86,7 @@ class EmbedConfig(TaskConfig):
 class RerankConfig(TaskConfig):
     """Settings of `rerank` and `rerank_tokenize`."""
 
+    task = "rerank"
     truncate: bool = True
     """true or false: cut documents so that the pair has max_model_len tokens, or refuse it."""
     prompt_template: str | None = None
@@ -91,8 +102,8 @@ class RerankConfig(TaskConfig):
         super().__post_init__()
         template = self.prompt_template
         require("prompt_template", template,
-                template is None or all(template.count(place) == 1 for place in PLACES),
-                "a text with {query} and {document}, each once")
+                template is None or _has_places(template),
+                "a text with {query} and then {document}, each once")
         require("activation", self.activation, self.activation in ACTIVATIONS,
                 f"one of {', '.join(ACTIVATIONS)}")
 
@@ -101,13 +112,31 @@ class RerankConfig(TaskConfig):
 class ClassifyConfig(TaskConfig):
     """Settings of `classify`."""
 
+    task = "classify"
+
 
 C = TypeVar("C", bound=TaskConfig)
 CONFIGS: dict[str, type[TaskConfig]] = {
-    "embed": EmbedConfig, "rerank": RerankConfig, "classify": ClassifyConfig}
+    kind.task: kind for kind in (EmbedConfig, RerankConfig, ClassifyConfig)}
+
+
+def misfit(task: str, architectures: Sequence[str]) -> str | None:
+    """Why weights saved from one of these classes are not for `task`; None if they may be."""
+    fitting = [name for name in architectures if name.endswith(HEADS[task])
+               or (task == "embed" and not name.endswith(OTHER_HEADS))]
+    if fitting or not architectures:
+        return None
+    allowed = "a model without a head of another task" if task == "embed" else (
+        " or ".join(f"...{head}" for head in HEADS[task]))
+    return f"it is a {', '.join(architectures)}; {task} needs {allowed}"
 
 
 def from_triton(kind: type[C], args: Mapping[str, str]) -> C:
     """Settings of the model whose `initialize` got `args`."""
     config: C = parse_settings(kind, triton_parameters(args))
     return config
+
+
+def _has_places(template: str) -> bool:
+    query, document = map(template.find, PLACES)
+    return 0 <= query < document and all(template.count(place) == 1 for place in PLACES)

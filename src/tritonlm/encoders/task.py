@@ -1,0 +1,42 @@
+"""What a task is to the process that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritonlm.encoders.checkpoint import Checkpoint
+from tritonlm.encoders.row_encoder import RowEncoder
+from tritonlm.encoders.row_runner import RowRunner
+from tritonlm.errors import InvalidArgument, first_line
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Task(Protocol):
+    """Rows to vectors, and vectors to the outputs of a request."""
+
+    encoder: RowEncoder
+    runner: RowRunner
+
+    def check(self, tensors: Tensors) -> None:
+        """Raise `InvalidArgument` for what a request asks for beside its rows."""
+
+    def outputs(self, vectors: NDArray[np.float32], tensors: Tensors) -> dict[str, NDArray[Any]]:
+        """The outputs of a request, [rows, n] each, from the vectors [rows, width] of its rows."""
+
+
+def require_probe(checkpoint: Checkpoint, runner: RowRunner) -> None:
+    """Raise `InvalidArgument` if the module does not run, or not in batches."""
+    try:
+        reason = runner.probe()
+    except InvalidArgument:
+        raise
+    except Exception as error:
+        raise checkpoint.refused(f"a {checkpoint.architecture} does not run on plain token ids: "
+                                 f"{first_line(error)}") from error
+    if reason:
+        raise checkpoint.refused(f"{checkpoint.architecture}: {reason}")
