@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.errors import InvalidArgument
-from tritonlm.options import ALIASES, NO_TENSORS, OPTIONS, Options, option_value
+from tritonlm.options import ALIASES, GUIDES, NO_TENSORS, OPTIONS, Options, option_value
+from tritonlm.tracing import TRACEPARENT, is_traceparent
 from tritonlm.values import text_value
 
 FINISH_REASONS = ("", "stop", "length", "cancelled", "deadline")
@@ -26,6 +27,8 @@ NUMPY_DTYPES = {"BYTES": np.object_, "BOOL": np.bool_, "INT32": np.int32, "UINT6
                 "FP32": np.float32}
 TRITON_PARAMETERS = frozenset({"id", "triton_enable_empty_final_response", "triton_final_response"})
 """Request parameters that Triton itself adds."""
+NO_OPTIONS = TRITON_PARAMETERS | {TRACEPARENT}
+"""Request parameters that are not about what is generated."""
 
 
 class Tensor(NamedTuple):
@@ -170,7 +173,7 @@ def parse_options(
     `tensors` may hold prompt tensors too; `parameters` are Triton's request parameters, and
     `triton_id` its request id, which stands in for a `request_id` that is not given.
     """
-    parameters = {k: v for k, v in parameters.items() if k not in TRITON_PARAMETERS}
+    parameters = {k: v for k, v in parameters.items() if k not in NO_OPTIONS}
     prompt_names = {tensor.name for tensor in PROMPT}
     given_tensors = {name: _tensor_value(name, values) for name, values in tensors.items()
                      if name not in prompt_names}
@@ -185,7 +188,26 @@ def parse_options(
     if options.n > 1 and not (options.stream or options.return_num_output_tokens):
         raise InvalidArgument("return_num_output_tokens", False,
                               "it tells apart the ids of n sequences in one response")
+    _check_guide(options)
     return options
+
+
+def _check_guide(options: Options) -> None:
+    guides = [name for name in GUIDES if getattr(options, name)]
+    if len(guides) > 1:
+        raise InvalidArgument(guides[0], getattr(options, guides[0]),
+                              f"{' and '.join(guides)} are given; give one of them")
+    if guides and options.ignore_eos:
+        raise InvalidArgument("ignore_eos", True, f"what {guides[0]} holds ends with its grammar")
+
+
+def parse_traceparent(parameters: Mapping[str, Any]) -> str:
+    """The context of a request's trace, empty if it has none; raises `InvalidArgument`."""
+    given = parameters.get(TRACEPARENT, "")
+    if given and not is_traceparent(given):
+        raise InvalidArgument(TRACEPARENT, given, "allowed: 00-(32 hex digits)-(16)-(2), as W3C "
+                              "has it, and not only zeros")
+    return str(given)
 
 
 def _canonical(source: Mapping[str, Any]) -> dict[str, Any]:

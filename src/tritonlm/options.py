@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tritonlm.errors import InvalidArgument
-from tritonlm.values import bias_value, bool_value, float_value, int_value, text_value
+from tritonlm.values import (
+    bias_value,
+    bool_value,
+    float_value,
+    int_value,
+    schema_value,
+    text_value,
+)
 
 PRIORITIES = ("urgent", "high", "normal", "low")
 """By number in the engine."""
@@ -15,6 +22,9 @@ MAX_LOGPROBS = 20
 MAX_SEQUENCES = 128
 MAX_LOGIT_BIAS = 1024
 MAX_BAD_WORDS, MAX_BAD_WORD_TOKENS = 64, 16
+MAX_GUIDE_CHARS = 131_072
+JSON_WHITESPACE = r"[ \t\n\r]{0,64}"
+"""Between the parts of JSON that an answer is held to: without a bound it might never end."""
 INT32_MAX = 2**31 - 1
 UINT64_MAX = 2**64 - 1
 VALUES: dict[str, Callable[[str, Any, str], Any]] = {
@@ -89,6 +99,12 @@ class Options:
         "-100 to 100", lambda v: len(v) <= MAX_LOGIT_BIAS and all(
             0 <= i <= INT32_MAX and -100 <= bias <= 100 for i, bias in v), convert=bias_value)
     bad_words: tuple[str, ...] = _texts(MAX_BAD_WORDS, 256)
+    guided_json: str = _option(
+        "", "BYTES", f"a JSON schema of at most {MAX_GUIDE_CHARS:,} characters",
+        lambda v: len(v) <= MAX_GUIDE_CHARS, convert=schema_value)
+    guided_regex: str = _text(MAX_GUIDE_CHARS)
+    guided_choice: tuple[str, ...] = _texts(1024, 1024)
+    guided_grammar: str = _text(MAX_GUIDE_CHARS)
     seed: int | None = _option(None, "UINT64", f"0 to {UINT64_MAX}", lambda v: 0 <= v <= UINT64_MAX)
     n: int = _integer(1, 1, MAX_SEQUENCES)
     stream: bool = _flag(False)
@@ -107,6 +123,8 @@ class Options:
     cancel: bool = _flag(False)
 
 
+GUIDES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+"""Options that hold an answer to a grammar; a request has at most one of them."""
 OPTIONS = {option.name: option for option in fields(Options)}
 ALIASES = {"stop_words": "stop", "num_logprobs": "logprobs"}
 """Other names of options: one of Triton's TensorRT-LLM backend, and one for a tensor."""

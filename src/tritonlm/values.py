@@ -73,6 +73,19 @@ def bias_value(name: str, value: Any, allowed: str) -> tuple[tuple[int, float], 
                   for token_id, bias in biases.items()}.items())
 
 
+def schema_value(name: str, value: Any, allowed: str) -> str:
+    """The text of a JSON schema, which is given as such or as what it says; "" for none."""
+    if value in ("", b""):
+        return ""
+    try:
+        schema = json.loads(value) if isinstance(value, str | bytes) else value
+        if isinstance(schema, Mapping | bool):
+            return json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise InvalidArgument(name, value, f"allowed: {allowed}")
+
+
 def _number_text(name: str, value: str | bytes) -> str:
     """`value` if it is a number alone: Python reads `1_000`, spaces and other digits too."""
     text = text_value(name, value)

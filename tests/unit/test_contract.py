@@ -39,6 +39,11 @@ CASES = {
                    [{"5": 101}, {"-1": 1}, {2**31: 1}, "[]", "{", "", 5,
                     [[5, 1]], dict.fromkeys(range(1025), 1)]),
     "bad_words": (["a", ["a", "b"], [], ["x" * 256] * 64], [["a"] * 65, "x" * 257, 5, [None]]),
+    "guided_json": ([{"type": "object"}, '{"type": "object"}', True, "false"],
+                    ["[]", "{", 5, "5", {"enum": ["x" * 131_072]}, {"a": {1}}]),
+    "guided_regex": (["a+", ""], ["x" * 131_073, 5]),
+    "guided_choice": (["a", ["a", "b"], []], [["a"] * 1025, "x" * 1025, 5, [None]]),
+    "guided_grammar": (["start: /a/", ""], ["x" * 131_073, 5]),
     "seed": ([0, str(UINT64_MAX), UINT64_MAX], [-1, 2**64, 0.5, "x", True]),
     "n": ([1, "2", 128], [0, -1, 129, 1.5, "x", True]),
     "stream": FLAG,
@@ -66,13 +71,16 @@ def options_of(parameters=None, tensors=None, **json_options):
 
 def read(name, value):
     """What an allowed value means."""
-    if name in ("stop", "stop_token_ids", "bad_words"):
+    if name == "guided_json":
+        return value if isinstance(value, str) else json.dumps(value)
+    if name in ("stop", "stop_token_ids", "bad_words", "guided_choice"):
         kind = int if name == "stop_token_ids" else str
         return tuple(kind(item) for item in (value if isinstance(value, list) else [value]))
     if name == "logit_bias":
         biases = json.loads(value) if isinstance(value, str) else value
         return tuple((int(token_id), bias) for token_id, bias in biases.items())
-    if isinstance(value, str) and name not in ("request_id", "user", "priority"):
+    if isinstance(value, str) and name not in (
+            "request_id", "user", "priority", "guided_regex", "guided_grammar"):
         return json.loads(value.lower())
     return value
 
@@ -265,3 +273,13 @@ def test_an_error_does_not_repeat_a_megabyte():
     with pytest.raises(InvalidArgument) as info:
         options_of({"max_tokens": "x" * 1_000_000})
     assert len(info.value.message) < 300
+
+
+def test_an_answer_is_held_to_one_grammar():
+    with pytest.raises(InvalidArgument, match="guided_json and guided_regex are given"):
+        options_of({"guided_json": {}, "guided_regex": "a"})
+
+
+def test_a_held_answer_ends_with_its_grammar():
+    with pytest.raises(InvalidArgument, match="^ignore_eos: True is not allowed; .* guided_choice"):
+        options_of({"guided_choice": ["a"], "ignore_eos": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 import time
@@ -16,7 +17,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.contract import Prompt
 from tritonlm.engine.messages import Ready, Submit
 from tritonlm.errors import InvalidArgument
-from tritonlm.options import MAX_BAD_WORD_TOKENS, PRIORITIES, Options
+from tritonlm.options import GUIDES, MAX_BAD_WORD_TOKENS, PRIORITIES, Options
 from tritonlm.text.encoding import Encoder
 
 
@@ -68,7 +69,8 @@ class Admission:
             logit_bias=_known_biases(options, limits), banned=self._banned(options),
             num_logprobs=_count(options.logprobs),
             num_prompt_logprobs=_count(options.prompt_logprobs),
-            priority=PRIORITIES.index(options.priority), user=options.user)
+            priority=PRIORITIES.index(options.priority), user=options.user,
+            guide=_guide(options))
 
     def _sequence(
         self, index: int, prompt_ids: NDArray[np.int32], options: Options
@@ -127,6 +129,14 @@ def _known_biases(options: Options, limits: Ready) -> tuple[tuple[int, float], .
             raise InvalidArgument("logit_bias", token_id,
                                   f"allowed: token ids of 0 to {limits.vocab_size - 1}")
     return options.logit_bias
+
+
+def _guide(options: Options) -> tuple[str, str] | None:
+    given = {name: getattr(options, name) for name in GUIDES}
+    for name, value in given.items():
+        if value:
+            return name, value if isinstance(value, str) else json.dumps(value)
+    return None
 
 
 def _count(option: int | None) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from tritonlm.backend.arrivals import Cancellation, Refusal
 from tritonlm.backend.engines import EngineLost, EngineResources, Engines, EngineStats, Event
+from tritonlm.backend.epilogue import Epilogue
 from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
 from tritonlm.backend.hang_ups import HangUps
 from tritonlm.backend.keeper import EngineKeeper
@@ -25,7 +26,14 @@ from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
-from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
+from tritonlm.errors import (
+    EngineFailure,
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unavailable,
+    from_code,
+)
 
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines of requests that wait for an engine are seen."""
@@ -40,10 +48,11 @@ class Session:
 
     def __init__(
         self, config: ModelConfig, endpoint: Endpoint, keepers: Sequence[EngineKeeper],
-        metrics: FrontEndMetrics,
+        metrics: FrontEndMetrics, epilogue: Epilogue,
     ) -> None:
         self._config = config
         self._metrics = metrics
+        self._epilogue = epilogue
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._engines = Engines(config, endpoint, self._wake_fd, keepers)
         self._inbox: deque[Generation | Refusal | Cancellation] = deque()
@@ -113,6 +122,7 @@ class Session:
         self._take_inbox()
         self._fail_all(Unavailable(STOPPING))
         self._engines.close()
+        self._epilogue.close()
 
     def _wait_ms(self) -> int:
         if not self._generations:
@@ -176,7 +186,7 @@ class Session:
                 return
         if generation.answer.is_finished:
             self._forget(generation)
-            self._count_end(generation.answer, "finished", generation.finish_reason)
+            self._epilogue.tell(generation.answer, "finished", generation.finish_reason, generation)
 
     def _forget(self, generation: Generation) -> None:
         self._engines.forget(generation.keys)
@@ -188,8 +198,10 @@ class Session:
         if isinstance(event, messages.Ready):
             self._gain_engine(event)
         elif isinstance(event, messages.Failed):
-            self._fail_keys(event.request_keys(),
-                            EngineFailure(f"the engine failed: {event.message}"))
+            is_refusal = event.code == InvalidArgument.code
+            error = (from_code(event.code, event.message) if is_refusal
+                     else EngineFailure(f"the engine failed: {event.message}"))
+            self._fail_keys(event.request_keys(), error, is_refusal)
         elif isinstance(event, messages.Refused):
             self._fail_keys([event.key], Unavailable(event.message), is_refusal=True)
         elif isinstance(event, messages.CancelReply):
@@ -236,17 +248,16 @@ class Session:
     ) -> None:
         self._engines.cancel(generation.keys)
         self._forget(generation)
-        self._end_with(generation.answer, error, is_refusal)
+        self._end_with(generation.answer, error, is_refusal, generation)
 
-    def _end_with(self, answer: Answer, error: Exception, is_refusal: bool) -> None:
+    def _end_with(
+        self, answer: Answer, error: Exception, is_refusal: bool,
+        generation: Generation | None = None,
+    ) -> None:
         answer.fail(error)
         code = error.code if isinstance(error, ServingError) else ServingError.code
-        self._count_end(answer, "refused" if is_refusal else "failed", code.lower())
-
-    def _count_end(self, answer: Answer, outcome: str, reason: str) -> None:
-        self._metrics.count("tritonlm_requests_total", outcome, reason)
-        self._metrics.observe("tritonlm_request_seconds",
-                              time.monotonic() - answer.budget.received_s)
+        self._epilogue.tell(answer, "refused" if is_refusal else "failed", code.lower(),
+                            generation, str(error))
 
     def _sweep(self) -> None:
         """Look after requests that wait for an engine, or for the end of the server."""
@@ -287,4 +298,4 @@ class Session:
                 f"request_id: no request {cancellation.request_id!r} is running"), is_refusal=True)
             return
         cancellation.answer.send(CANCELLED_VALUES, is_final=True)
-        self._count_end(cancellation.answer, "finished", "cancel")
+        self._epilogue.tell(cancellation.answer, "finished", "cancel")

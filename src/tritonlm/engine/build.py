@@ -14,9 +14,10 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.cache import FP8, bytes_per_slot
-from tritonlm.engine.compiled import keep_compiled
+from tritonlm.engine.compiled import CompiledSteps, keep_compiled
 from tritonlm.engine.engine import Engine
-from tritonlm.engine.loading import LoadedModel, load_model
+from tritonlm.engine.grammars import Grammars
+from tritonlm.engine.loading import LoadedModel, load_grammar_tokenizer, load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
 from tritonlm.engine.rotary import keep_rotations
@@ -63,9 +64,11 @@ def build_engine(
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
     has_fast_path = config.compile and model.device.type == "cuda"
     depth = LAUNCHED_AHEAD if has_fast_path else 0
+    eos_ids = model.eos_ids[:MAX_EOS_IDS]
     table = RequestTable(config.max_num_seqs * (1 + depth), max_model_len, config.block_size,
-                         np.array(model.eos_ids[:MAX_EOS_IDS], np.int32))
-    scheduler = Scheduler(table, BlockPool(num_blocks), config)
+                         np.array(eos_ids, np.int32))
+    grammars = Grammars(partial(load_grammar_tokenizer, config, model.vocab_size, eos_ids))
+    scheduler = Scheduler(table, BlockPool(num_blocks), config, grammars)
     runner = (_fast_runner(config, model, table, num_blocks, report) if has_fast_path
               else _plain_runner(config, model, table, num_blocks))
     return BuiltEngine(Engine(scheduler, runner, depth=depth),
@@ -92,7 +95,8 @@ def _fast_runner(
     runner = CudaRunner(model, table, num_blocks, config)
     _check_attention(config, model, runner.logits)
     report(f"compiling, which takes minutes the first time and seconds later; kept in {folder}")
-    runner.compile(partial(tqdm, desc="tritonlm: compiling", unit="variant"))
+    runner.compile(CompiledSteps(folder, model.module, report),
+                   partial(tqdm, desc="tritonlm: compiling", unit="variant"))
     runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
     return runner
 

@@ -18,6 +18,7 @@ from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
+from tritonlm.errors import EngineFailure, ServingError
 
 NO_TOKEN = -1
 
@@ -59,7 +60,8 @@ class News:
     reasons: NDArray[np.uint8]
     """Codes of `contract.FINISH_REASONS`."""
     failure: str = ""
-    """Why the step failed; then all the requests here are over."""
+    """Why it failed; then all the requests here are over."""
+    failure_code: str = EngineFailure.code
     logprobs: Sequence[tuple[Int32, NDArray[np.int64], TokenLogprobs]] = ()
     """Owners, keys and what they asked to know, of any number of tokens."""
     at_s: float = 0.0
@@ -73,7 +75,7 @@ class News:
             mine = self.owners == owner
             keys = self.keys[mine].tobytes()
             if self.failure:
-                yield owner, Failed(keys, self.failure)
+                yield owner, Failed(keys, self.failure, self.failure_code)
             else:
                 yield owner, Tokens(
                     keys, self.token_ids[mine].tobytes(), self.reasons[mine].tobytes(),
@@ -106,11 +108,17 @@ class Engine:
         self._depth = depth
         self._launched: deque[tuple[Batch, LaunchedStep]] = deque()
         self._deadlines: list[tuple[float, int, int]] = []
+        self._has_scheduled = True
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return self.scheduler.has_work or bool(self._launched)
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether grammars are being compiled, and the last step had nothing else to do."""
+        return self.scheduler.is_compiling and not (self._has_scheduled or self._launched)
 
     @property
     def is_under_way(self) -> bool:
@@ -144,11 +152,12 @@ class Engine:
         """Launch one batch and read one back; returns what happened, in order."""
         news = self._expire()
         batch = self.scheduler.schedule(self._clock())
+        self._has_scheduled = batch is not None
         if batch is not None:
             news += self._launch(batch)
         if self._launched and (batch is None or len(self._launched) > self._depth):
             news.append(self._read_back(*self._launched.popleft()))
-        return news
+        return news + self._take_failures()
 
     def stats(self) -> Stats:
         """The gauges as they are now."""
@@ -192,8 +201,13 @@ class Engine:
     def _fail(self, batch: Batch, message: str) -> News:
         rows = self.scheduler.discard(batch, self._clock())
         table = self.scheduler.table
-        nothing = np.zeros(0, np.int32)
-        return News(table.owner[rows], table.key[rows], nothing, nothing.astype(np.uint8), message)
+        return _failed(table.owner[rows], table.key[rows], EngineFailure(message))
+
+    def _take_failures(self) -> list[News]:
+        """What the scheduler had to end."""
+        failures, self.scheduler.failures = self.scheduler.failures, []
+        return [_failed(np.array([owner], np.int32), np.array([key], np.int64), error)
+                for owner, key, error in failures]
 
     def _expire(self) -> list[News]:
         """End the requests whose deadline has passed."""
@@ -212,3 +226,9 @@ class Engine:
         owners, keys = np.array(ended, np.int64).reshape(-1, 2).T
         return News(owners.astype(np.int32), keys, np.full(keys.size, NO_TOKEN, np.int32),
                     np.full(keys.size, reason, np.uint8), at_s=self._clock())
+
+
+def _failed(owners: Int32, keys: NDArray[np.int64], error: BaseException) -> News:
+    nothing = np.zeros(0, np.int32)
+    code = error.code if isinstance(error, ServingError) else EngineFailure.code
+    return News(owners, keys, nothing, nothing.astype(np.uint8), str(error), code)

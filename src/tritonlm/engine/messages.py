@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tritonlm.errors import EngineFailure
+
 NUM_PRIORITIES = 4
 """Classes of requests: urgent, high, normal and low, by number."""
 NORMAL = 2
@@ -55,6 +57,8 @@ class Submit(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """0 (urgent) to `NUM_PRIORITIES` - 1 (low)."""
     user: str = ""
     """On whose behalf: users of a class take turns."""
+    guide: tuple[str, str] | None = None
+    """The option that holds the answer to a grammar, and its text."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -143,10 +147,11 @@ class Tokens(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """A step failed with `message`; the requests `keys` (int64 bytes) are over."""
+    """The requests `keys` (int64 bytes) are over; `code` is that of a class of errors."""
 
     keys: bytes
     message: str
+    code: str = EngineFailure.code
 
     def request_keys(self) -> list[int]:
         """The keys."""

@@ -1,4 +1,4 @@
-"""What requests add to their logits: bias, bans, and penalties on what was said before.
+"""What requests add to their logits: bias, bans, penalties on what was said before, grammars.
 
 All of it follows from the table's history of the row, so a request that was pre-empted goes on as
 if nothing had happened, and a row gets the same in any batch.
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Int32
+from tritonlm.engine.grammar import WORD_BITS, Grammar
 from tritonlm.engine.sampling_columns import NOTHING
 from tritonlm.engine.table import RequestTable
 
@@ -26,15 +27,16 @@ def adjust(
     """`logits`, float32 [m, V], as the options of `rows`, [m], change them; not in place.
 
     In the order of `transformers.generate`: bias, bans, repetition penalty; then the frequency
-    and presence penalties. `newest`, int64 [m], has the last token of each row, which may not
-    have reached the table.
+    and presence penalties, and grammars. `newest`, int64 [m], has the last token of each row,
+    which may not have reached the table.
     """
-    logits = logits.clone()
-    _add_bias(logits, table, rows)
-    _ban_early_stops(logits, table, rows)
-    _ban_words(logits, table, rows, newest)
-    _penalise(logits, table, rows, newest)
-    return logits
+    scores = logits.clone()
+    _add_bias(scores, table, rows)
+    _ban_early_stops(scores, table, rows)
+    _ban_words(scores, table, rows, newest)
+    _penalise(scores, table, rows, newest)
+    _hold_to_grammars(scores, logits, table, rows)
+    return scores
 
 
 def _add_bias(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
@@ -116,6 +118,21 @@ def _counts(scores: torch.Tensor, token_ids: torch.Tensor, counts: torch.Tensor)
     totals = scores.new_zeros(scores.shape[0], width + 1)
     ids = token_ids.clamp(max=width)  # a model may read ids that it cannot write
     return totals.scatter_add_(1, ids, counts.to(totals.dtype))[:, :width]
+
+
+def _hold_to_grammars(
+    scores: torch.Tensor, logits: torch.Tensor, table: RequestTable, rows: Int32
+) -> None:
+    """Only what grammars allow; where the bans leave nothing of that, they do not count."""
+    places = np.flatnonzero(table.sampling.is_guided[rows])
+    if not places.size:
+        return
+    index, masks = _to(logits, places), _to(logits, Grammar.masks(table.grammars(rows[places])))
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    is_excluded = (masks[:, ids // WORD_BITS] >> ids % WORD_BITS) & 1 == 0
+    held = scores[index].masked_fill(is_excluded, -torch.inf)
+    is_empty = held.isneginf().all(dim=1, keepdim=True)
+    scores[index] = torch.where(is_empty, logits[index].masked_fill(is_excluded, -torch.inf), held)
 
 
 def _add(

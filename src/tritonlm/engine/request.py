@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tritonlm.engine.grammar import Grammar
 from tritonlm.engine.messages import Submit
 
 NO_ROW = -1
@@ -34,6 +35,8 @@ class Request:
     row: int = NO_ROW
     due_s: float = math.inf
     """When it moves up a lane if it still waits."""
+    grammar: Grammar | None = None
+    """What holds the answer of a request with a guide, once it is compiled."""
 
     @property
     def priority(self) -> int:

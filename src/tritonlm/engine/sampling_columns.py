@@ -41,9 +41,11 @@ class SamplingColumns:
         self.longest_banned = np.zeros(num_rows, np.int32)
         self.num_logprobs = np.full(num_rows, -1, np.int32)
         self.num_prompt_logprobs = np.full(num_rows, -1, np.int32)
+        self.is_guided = np.zeros(num_rows, np.bool_)
+        """Whether a grammar holds the row: its last token must be known before the next."""
         self.has_penalty = np.zeros(num_rows, np.bool_)
         self.changes_logits = np.zeros(num_rows, np.bool_)
-        """Whether there is a penalty, bias, ban or `min_tokens`."""
+        """Whether there is a penalty, bias, ban, `min_tokens` or a grammar."""
         self.is_drawable = np.ones(num_rows, np.bool_)
         """Whether a kernel that knows `draw_words` and the model's logits alone can draw."""
         self.is_plain = np.ones(num_rows, np.bool_)
@@ -57,10 +59,12 @@ class SamplingColumns:
             getattr(self, name)[row] = getattr(request, name)
         self._write_bias(row, request)
         self._write_banned(row, request)
+        self.is_guided[row] = request.guide is not None
         self.has_penalty[row] = (request.repetition_penalty != 1 or request.presence_penalty != 0
                                  or request.frequency_penalty != 0)
         self.changes_logits[row] = (self.has_penalty[row] or request.min_tokens > 0
-                                    or self.num_biased[row] > 0 or self.num_banned[row] > 0)
+                                    or self.num_biased[row] > 0 or self.num_banned[row] > 0
+                                    or self.is_guided[row])
         self.is_drawable[row] = (request.typical_p == 1 and not self.changes_logits[row]
                                  and request.num_logprobs < 0 and request.num_prompt_logprobs < 0)
         self.is_plain[row] = request.temperature == 0 and self.is_drawable[row]

@@ -3,6 +3,8 @@
     submit → waiting (queue.py) → admitted (admission.py) → running (running.py) → end
                     ↑_________________ pre-empted _____________________|
 
+A request with a guide waits in the queue once its grammar is compiled.
+
 A step has single tokens first, then chunks of prompts, the most urgent first. It goes through
 three calls: `schedule` makes its batch, `advance` counts its tokens once it is launched, though
 nobody knows them yet, and `commit` fills them in when they are read back. Between the last two
@@ -13,6 +15,7 @@ what that one samples for it is dropped, and its row is not used again before.
 from __future__ import annotations
 
 from bisect import bisect_left
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +27,8 @@ from tritonlm.engine.admission import Admission
 from tritonlm.engine.backlog import Backlog
 from tritonlm.engine.batch import Batch, Int32, build_batch
 from tritonlm.engine.blocks import BlockPool
+from tritonlm.engine.grammar import Grammar
+from tritonlm.engine.grammars import Grammars
 from tritonlm.engine.messages import STEP_SIZES, Stats, Submit
 from tritonlm.engine.queue import WaitingQueue
 from tritonlm.engine.request import NO_ROW, Request, lane_of
@@ -42,6 +47,14 @@ class Committed(NamedTuple):
     reasons: NDArray[np.uint8]
 
 
+class Failure(NamedTuple):
+    """A request that is over, and why."""
+
+    owner: int
+    key: int
+    error: BaseException
+
+
 class Scheduler:
     """Shares rows, blocks and the token budget among the requests of a table.
 
@@ -49,11 +62,19 @@ class Scheduler:
     and as many for the one that is scheduled meanwhile.
     """
 
-    def __init__(self, table: RequestTable, blocks: BlockPool, config: ModelConfig) -> None:
+    def __init__(
+        self, table: RequestTable, blocks: BlockPool, config: ModelConfig,
+        grammars: Grammars | None = None,
+    ) -> None:
+        """Without `grammars` there must be no requests with a guide."""
         self.table = table
         self.blocks = blocks
         self.requests: dict[tuple[int, int], Request] = {}
         """All that are not over, by owner and key, in order of arrival."""
+        self.failures: list[Failure] = []
+        """Requests that a grammar has ended, until the engine takes them away."""
+        self._grammars = grammars
+        self._compiling: dict[Request, Future[Grammar]] = {}
         self._config = config
         self._num_arrived = 0
         self._users = Users()
@@ -70,6 +91,11 @@ class Scheduler:
         """Whether there are requests that are not over."""
         return bool(self.requests)
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether requests wait for their grammars."""
+        return bool(self._compiling)
+
     def submit(self, owner: int, submit: Submit, now_s: float) -> None:
         """Queue a request, whose key its front end has not in use; raises `QueueFull`."""
         self._backlog.check_room(submit)
@@ -79,12 +105,18 @@ class Scheduler:
         self._num_arrived += 1
         self.requests[owner, submit.key] = request
         self._running.name_blocks(request)
-        self._queue.enter(request, now_s)
+        if submit.guide is None:
+            self._queue.enter(request, now_s)
+        else:
+            assert self._grammars, "the engine was built without grammars"
+            self._compiling[request] = self._grammars.compile(submit.guide)
 
     def end(self, request: Request, now_s: float) -> None:
         """Take out `request`, which is not over."""
         del self.requests[request.owner, request.submit.key]
         self._users.leave(request.user)
+        if self._compiling.pop(request, None):
+            return
         if request.row == NO_ROW:
             self._queue.leave(request, now_s)
         else:
@@ -92,10 +124,11 @@ class Scheduler:
 
     def schedule(self, now_s: float) -> Batch | None:
         """The next step's batch, its blocks taken; None when nothing can run now."""
+        self._take_compiled(now_s)
         self._queue.age(now_s)
         self._admission.admit(now_s)
         self._backlog.observe(self._config.max_num_seqs - self.table.num_live, now_s)
-        rows, num_new = self._share_budget(self.table.runnable(), now_s)
+        rows, num_new = self._share_budget(self.table.ready(), now_s)
         rows, num_new = self._cover(rows, num_new, now_s)
         self._last_batch = build_batch(self.table, rows, num_new) if rows.size else None
         if self._last_batch:
@@ -112,7 +145,8 @@ class Scheduler:
     def commit(self, batch: Batch, token_ids: Int32, now_s: float) -> Committed:
         """Fill in the sampled `token_ids`, int32 [m], of the oldest launched batch.
 
-        Drops those of requests that are over by now; ends the requests that finish.
+        Drops those of requests that are over by now; ends the requests that finish, and those
+        whose grammar has failed.
         """
         table = self.table
         is_live = table.is_live[batch.rows]
@@ -123,6 +157,8 @@ class Scheduler:
         is_stop = (table.stop_ids[rows] == token_ids[:, None]).any(axis=1)
         is_full = num_known == table.max_total[rows]
         reasons = np.where(is_stop, STOP, np.where(is_full, LENGTH, RUNS_ON)).astype(np.uint8)
+        is_held = self._accept(rows, token_ids, reasons, now_s)
+        rows, token_ids, reasons = rows[is_held], token_ids[is_held], reasons[is_held]
         self._end_rows(rows[reasons != RUNS_ON], now_s)
         table.land(batch.rows)
         return Committed(rows, token_ids, reasons)
@@ -152,6 +188,44 @@ class Scheduler:
             num_steps_by_size=tuple(self._num_steps_by_size),
             num_step_requests=self._num_step_requests,
         )
+
+    def _take_compiled(self, now_s: float) -> None:
+        """Let the requests wait whose grammars are there."""
+        for request, future in [*self._compiling.items()]:
+            if not future.done():
+                continue
+            error = future.exception()
+            if error:
+                self._fail(request, error, now_s)
+            else:
+                del self._compiling[request]
+                request.grammar = future.result().copy()
+                self._queue.enter(request, now_s)
+
+    def _accept(
+        self, rows: Int32, token_ids: Int32, reasons: NDArray[np.uint8], now_s: float
+    ) -> NDArray[np.bool_]:
+        """Have the grammars of guided `rows` go on; end those that cannot, False in bool [n]."""
+        is_held = np.ones(rows.size, np.bool_)
+        for place in np.flatnonzero(self.table.sampling.is_guided[rows]).tolist():
+            request = self._request(rows[place])
+            assert request.grammar is not None
+            if reasons[place] == RUNS_ON:
+                request.grammar.accept(int(token_ids[place]))
+            error = request.grammar.error
+            if error:
+                is_held[place] = False
+                self._fail(request, error, now_s)
+        return is_held
+
+    def _fail(self, request: Request, error: BaseException, now_s: float) -> None:
+        self.end(request, now_s)
+        self.failures.append(Failure(request.owner, request.submit.key, error))
+
+    def _request(self, row: int) -> Request:
+        request = self.table.requests[row]
+        assert request is not None
+        return request
 
     def _count_step(self, num_requests: int) -> None:
         self._num_steps_by_size[bisect_left(STEP_SIZES, num_requests)] += 1
@@ -202,6 +276,4 @@ class Scheduler:
 
     def _end_rows(self, rows: Int32, now_s: float) -> None:
         for row in rows.tolist():
-            request = self.table.requests[row]
-            assert request is not None
-            self.end(request, now_s)
+            self.end(self._request(row), now_s)

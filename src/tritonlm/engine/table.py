@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tritonlm.engine.grammar import Grammar
 from tritonlm.engine.messages import Submit
 from tritonlm.engine.request import Request
 from tritonlm.engine.sampling_columns import SamplingColumns
@@ -65,6 +66,14 @@ class RequestTable:
         """Rows of the requests that have tokens left to compute, int32 [n]."""
         return np.flatnonzero(self.is_live & (self.num_tokens < self.max_total)).astype(np.int32)
 
+    def ready(self) -> NDArray[np.int32]:
+        """Those of `runnable` that the next step can take.
+
+        One that a grammar holds sits out until its last token is known.
+        """
+        rows = self.runnable()
+        return rows[~self.sampling.is_guided[rows] | (self.num_pending[rows] == 0)]
+
     def most_urgent_first(
         self, rows: NDArray[np.int32], num_classes_up: NDArray[np.float64] | int = 0
     ) -> NDArray[np.int32]:
@@ -103,6 +112,11 @@ class RequestTable:
         self.owner[row] = owner
         self.key[row] = submit.key
         return row
+
+    def grammars(self, rows: NDArray[np.int32]) -> list[Grammar]:
+        """What holds each of `rows`, which are guided."""
+        requests = (self.requests[row] for row in rows.tolist())
+        return [request.grammar for request in requests if request and request.grammar]
 
     def append_pending(self, rows: NDArray[np.int32]) -> None:
         """A step that samples a token for each of `rows` is launched."""

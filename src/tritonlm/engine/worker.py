@@ -30,6 +30,7 @@ from tritonlm.errors import ServingError
 
 PR_SET_PDEATHSIG = 1
 IDLE_POLL_MS = 500
+COMPILING_POLL_MS = 1
 STATS_INTERVAL_MS = 100
 DEVICE_LOST = 70
 """Exit code of a worker whose device is of no more use to it."""
@@ -75,7 +76,8 @@ class Worker:
         """One step; a sign of life unless there is work and nothing was done."""
         is_busy = self._engine.has_work
         all_news = self._engine.step()
-        if not is_busy or all_news or self._engine.is_under_way:
+        is_at_work = self._engine.is_under_way or self._engine.is_compiling
+        if not is_busy or all_news or is_at_work:
             self._heartbeat.beat()
         if any(news.failure for news in all_news):
             _end_with_device()
@@ -87,6 +89,8 @@ class Worker:
         if not self._engine.has_work:
             is_settled = self._engine.stats() == self._stats
             self._socket.poll(IDLE_POLL_MS if is_settled else STATS_INTERVAL_MS)
+        elif self._engine.is_compiling:
+            self._socket.poll(COMPILING_POLL_MS)
         while True:
             try:
                 identity, payload = self._socket.recv_multipart(zmq.NOBLOCK)
