@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tritonlm.errors import InvalidArgument
+from tritonlm.logs import FORMS
 from tritonlm.options import MAX_SEQUENCES
 
 ENV_PREFIX = "TRITONLM_"
+VERSION_SETTINGS = "settings.json"
+"""In the folder of a model's version: its own settings, as an object of texts."""
 DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
 BOOLS = {"true": True, "false": False}
@@ -88,6 +91,10 @@ class ModelConfig:
     """The server's own HTTP address, to see that it is told to stop; unset, nobody looks."""
     engines_of: str | None = None
     """The model whose engines this one uses, of its own version; unset, it has engines itself."""
+    log_format: str = "text"
+    """text or json: lines of log for people, or JSON objects, from all processes."""
+    request_log: bool = False
+    """true or false: a line of log for each request that ends; without it, for those that fail."""
     run_dir: str | None = None
     """Folder of the sockets; unset, one named after the server's process."""
 
@@ -99,6 +106,8 @@ class ModelConfig:
                  f"one of {', '.join(KV_CACHE_DTYPES)}")
         require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
                  f"one of {', '.join(QUANTIZATIONS)}")
+        require("log_format", self.log_format, self.log_format in FORMS,
+                f"one of {', '.join(FORMS)}")
         require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_prefill_chunk",
                      "priority_ageing_s", "max_unfinished_requests", "num_engines",
@@ -163,9 +172,14 @@ def settings_texts(settings: Any) -> dict[str, str]:
 
 
 def triton_parameters(args: Mapping[str, str]) -> dict[str, str]:
-    """`parameters` in the config.pbtxt of the model whose `initialize` got `args`."""
+    """`parameters` in the config.pbtxt of the model whose `initialize` got `args`.
+
+    What `settings.json` in the folder of its version says goes before.
+    """
     parameters = json.loads(args["model_config"]).get("parameters", {})
-    return {name: value["string_value"] for name, value in parameters.items()}
+    own = Path(args.get("model_repository", ""), args.get("model_version", ""), VERSION_SETTINGS)
+    return ({name: value["string_value"] for name, value in parameters.items()}
+            | (json.loads(own.read_bytes()) if own.exists() else {}))
 
 
 def _text(value: Any) -> str:

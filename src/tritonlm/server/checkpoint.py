@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from tritonlm.encoders.config import misfit
 from tritonlm.errors import InvalidArgument
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -21,8 +22,11 @@ DUPLICATE_WEIGHTS = ("consolidated*", "original/*", "onnx/*")
 CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 
 
-def resolve(name: str, revision: str | None) -> Path:
-    """The folder of the checkpoint that a folder's path or a hub id names, complete and checked."""
+def resolve(name: str, revision: str | None, task: str = "generate") -> Path:
+    """The folder of the checkpoint that a folder's path or a hub id names, complete and checked.
+
+    `task` is what its model is to do: generate, embed, rerank or classify.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -30,15 +34,15 @@ def resolve(name: str, revision: str | None) -> Path:
     else:
         if name.startswith(("/", ".", "~")) or name.count("/") > 1:
             raise InvalidArgument("model", name, "there is no such folder")
-        folder = _fetch(name, revision)
-    check(folder)
+        folder = _fetch(name, revision, task)
+    check(folder, task)
     return folder.resolve()
 
 
-def check(folder: Path) -> None:
-    """`folder` has a causal language model's config, whole weights, and a tokenizer."""
+def check(folder: Path, task: str = "generate") -> None:
+    """`folder` has the config of a model that fits `task`, whole weights, and a tokenizer."""
     config = _read_json(folder, "config.json")
-    _check_architecture(folder, config)
+    _check_architecture(folder, config, task)
     weights = sorted(folder.glob(SAFETENSORS))
     if not weights and not any(folder.glob(PICKLES)):
         raise _refused(folder, f"it has no weights, neither {SAFETENSORS} nor {PICKLES}")
@@ -50,7 +54,7 @@ def check(folder: Path) -> None:
         raise _refused(folder, f"it has no tokenizer, none of {', '.join(TOKENIZER_FILES)}")
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, task: str) -> Path:
     """The hub model's folder in the local cache, after fetching what of it is missing there."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415  not needed for a folder
 
@@ -58,7 +62,7 @@ def _fetch(name: str, revision: str | None) -> Path:
         config = snapshot_download(name, revision=revision, allow_patterns=["config.json"])
         if not (Path(config) / "config.json").exists():
             raise InvalidArgument("model", name, "it has no config.json on the hub")
-        _check_architecture(name, _read_json(Path(config), "config.json"))
+        _check_architecture(name, _read_json(Path(config), "config.json"), task)
         folder = _fetch_weights(name, revision, SAFETENSORS)
         if not any(folder.glob(SAFETENSORS)):
             folder = _fetch_weights(name, revision, PICKLES)
@@ -78,8 +82,13 @@ def _fetch_weights(name: str, revision: str | None, pattern: str) -> Path:
                                   ignore_patterns=list(DUPLICATE_WEIGHTS)))
 
 
-def _check_architecture(where: Path | str, config: dict[str, Any]) -> None:
+def _check_architecture(where: Path | str, config: dict[str, Any], task: str) -> None:
     names = config.get("architectures") or []
+    if task != "generate":
+        reason = misfit(task, names)
+        if reason:
+            raise _refused(where, reason)
+        return
     if any(name.endswith(CAUSAL_SUFFIXES) for name in names):
         return  # the usual case, without the seconds that importing transformers takes
     from transformers.models.auto.modeling_auto import (  # noqa: PLC0415
