@@ -3,132 +3,133 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2 as messages
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+from tenacity import AsyncRetrying
 
-from tritonlm.errors import NotFound, ServingError
-from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
-from tritonlm_client.errors import from_rpc, rpc_errors
-from tritonlm_client.requests import CANCEL_MODELS, Prompt, cancel_request, generation_request
-from tritonlm_client.responses import Answer, model_info
-from tritonlm_client.results import Chunk, Completion, ModelInfo
-
-
-class AsyncStream:
-    """An answer that is coming: iterate over its chunks with `async for`, once.
-
-    Leaving the loop early, the end of the task, `cancel`, and the end of an `async with` block
-    all make the server stop.
-    """
-
-    def __init__(
-        self, url: str, request_id: str, call: Any, cancel: Callable[[], Awaitable[None]]
-    ) -> None:
-        self.request_id = request_id
-        self._url = url
-        self._call = call
-        self._cancel = cancel
-        self._answer = Answer()
-        self._is_cancelled = False
-
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """The chunks as they come; raises `ServingError`."""
-        try:
-            async for response in self._call:
-                for chunk in self._answer.read(response):
-                    yield chunk
-            self._answer.end()
-        except grpc.RpcError as error:
-            raise from_rpc(self._url, error) from None
-        except asyncio.CancelledError:  # the task's, or gRPC's word for our own hang-up
-            if not self._is_cancelled:
-                raise
-        finally:
-            await self.cancel()
-
-    async def cancel(self) -> None:
-        """Hang up: the server stops, and iteration ends without an error; any task may do it."""
-        if not (self._is_cancelled or self._answer.is_finished):
-            self._is_cancelled = True
-            self._call.cancel()
-            await self._cancel()
-
-    async def __aenter__(self) -> AsyncStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.cancel()
+from tritonlm.errors import NotFound, ServingError, Unavailable
+from tritonlm_client import tasks
+from tritonlm_client.address import Address, addresses_of
+from tritonlm_client.async_batch import batch
+from tritonlm_client.async_grpc_transport import AsyncGrpcTransport
+from tritonlm_client.async_http_transport import AsyncHttpTransport
+from tritonlm_client.async_stream import AsyncStream
+from tritonlm_client.attempts import Attempts
+from tritonlm_client.chat import AsyncChat
+from tritonlm_client.deadline import Deadline
+from tritonlm_client.load_watch import LoadWatch
+from tritonlm_client.requests import Prompt, Request, text_request
+from tritonlm_client.results import Completion, ModelInfo
+from tritonlm_client.retry import Retry
+from tritonlm_client.servers import Servers, check_policy
+from tritonlm_client.transport import AsyncTransport, Tensors
 
 
 class AsyncClient:
-    """Talks to the gRPC port of one server; the connection is made by the first call."""
+    """As `Client`; the connections are made by the first call."""
 
-    def __init__(self, url: str = "localhost:8001", model: str = "generate") -> None:
-        self.url = url
+    def __init__(
+        self, servers: str | Sequence[str] = "localhost:8001", model: str = "generate", *,
+        policy: str = "normal", retry: Retry = Retry(),  # noqa: B008 - it is frozen
+        fallback_model: str | None = None, connections: int = 1,
+    ) -> None:
         self.model = model
+        self._models = [model] if fallback_model is None else [model, fallback_model]
+        self._retry = retry
+        self._policy = policy
+        self._connections = connections
+        self._addresses = addresses_of(servers, connections)
+        check_policy(policy)
 
     async def generate(
         self, prompt: Prompt, *, timeout_s: float | None = None, **options: Any
     ) -> Completion:
         """The whole answer to `prompt`: see `Client.generate`."""
-        request = generation_request(self.model, prompt, options, False)
-        async with self._open(request, timeout_s) as stream:
-            return Completion.join(stream.request_id, [chunk async for chunk in stream])
+        async with self._open(prompt, options, timeout_s, False) as stream:
+            chunks = [chunk async for chunk in stream]
+            return Completion.join(stream.request_id, chunks, stream.model)
 
     def stream(
         self, prompt: Prompt, *, timeout_s: float | None = None, **options: Any
     ) -> AsyncStream:
         """The answer to `prompt` in chunks as they come; needs a running event loop."""
-        return self._open(generation_request(self.model, prompt, options, True), timeout_s)
+        return self._open(prompt, options, timeout_s, True)
+
+    def batch(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
+        keep_errors: bool = False, timeout_s: float | None = None, **options: Any,
+    ) -> AsyncIterator[Completion | ServingError]:
+        """The answers to `prompts` in their order: see `Client.batch`."""
+        generate = partial(self.generate, timeout_s=timeout_s, **options)
+        return batch(generate, prompts, concurrency, progress, keep_errors)
+
+    def chat(self, system: str | None = None) -> AsyncChat:
+        """A chat that remembers what was said; `system` says what the model is to be."""
+        return AsyncChat(self.stream, system)
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str = "embed", dimensions: int | None = None,
+        timeout_s: float | None = None,
+    ) -> tasks.Embeddings:
+        """The vectors of `texts`, cut to `dimensions` if that is given; raises `ServingError`."""
+        requests = tasks.embed_requests(model, texts, dimensions)
+        return tasks.embeddings(await self._infer(requests, timeout_s))
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, model: str = "rerank",
+        timeout_s: float | None = None,
+    ) -> list[tasks.RankedDocument]:
+        """`documents` by how well they answer `query`, the best first; raises `ServingError`."""
+        requests = tasks.rerank_requests(model, query, documents)
+        return tasks.ranking(documents, await self._infer(requests, timeout_s))
+
+    async def classify(
+        self, texts: Sequence[str], *, model: str = "classify", timeout_s: float | None = None
+    ) -> list[tuple[tasks.Label, ...]]:
+        """Each text's labels, the likeliest first; raises `ServingError`."""
+        requests = tasks.classify_requests(model, texts)
+        return tasks.classifications(await self._infer(requests, timeout_s))
 
     async def cancel(self, request_id: str) -> bool:
         """End the request of that id, whoever made it; False if nothing of that id runs."""
-        request = cancel_request(self.model, request_id)
-        try:
-            with rpc_errors(self.url):
-                call = self._stub.ModelStreamInfer(iter([request]), timeout=CALL_TIMEOUT_S)
-                async for response in call:
-                    Answer().read(response)
-        except NotFound:
-            return False
-        return True
+        is_cancelled, error = False, None
+        for transport in self._transports:
+            try:
+                await transport.cancel(self.model, request_id)
+                is_cancelled = True
+            except NotFound:
+                pass
+            except Unavailable as failure:
+                error = failure
+        if error is not None and not is_cancelled:
+            raise error
+        return is_cancelled
 
     async def models(self) -> list[ModelInfo]:
-        """The models of the server's repositories; raises `Unavailable` without a server."""
-        with rpc_errors(self.url):
-            index = await self._stub.RepositoryIndex(messages.RepositoryIndexRequest(),
-                                                     timeout=CALL_TIMEOUT_S)
-            return [model_info(entry, await self._config(entry)) for entry in index.models]
+        """The models of the first server that answers; raises `Unavailable` without one."""
+        *others, last = self._transports
+        for transport in others:
+            try:
+                return await transport.models()
+            except Unavailable:
+                pass
+        return await last.models()
 
     async def is_live(self) -> bool:
         """Whether a server answers."""
-        try:
-            reply = await self._stub.ServerLive(messages.ServerLiveRequest(),
-                                                timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError:
-            return False
-        return bool(reply.live)
+        return any([await transport.is_live() for transport in self._transports])
 
     async def is_ready(self) -> bool:
-        """Whether the server says that it and the model are ready; False without a server."""
-        try:
-            server = await self._stub.ServerReady(messages.ServerReadyRequest(),
-                                                  timeout=CALL_TIMEOUT_S)
-            model = await self._stub.ModelReady(messages.ModelReadyRequest(name=self.model),
-                                                timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError:
-            return False
-        return bool(server.ready and model.ready)
+        """Whether a server says that it and the model are ready."""
+        return any([await transport.is_ready(self.model) for transport in self._transports])
 
     async def close(self) -> None:
-        """End what still runs, and the connection."""
-        await self._channel.close()
+        """End what still runs, and the connections."""
+        self._watch.close()
+        for transport in self._transports:
+            await transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -137,26 +138,42 @@ class AsyncClient:
         await self.close()
 
     @cached_property
-    def _channel(self) -> Any:
-        """Made late, because it belongs to the event loop that runs."""
-        return grpc.aio.insecure_channel(self.url, options=CHANNEL_OPTIONS)
+    def _servers(self) -> Servers[AsyncTransport]:
+        """Made late, because connections belong to the event loop that runs."""
+        def connect(address: Address) -> AsyncTransport:
+            kind = AsyncHttpTransport if address.is_http else AsyncGrpcTransport
+            return kind(address, self._connections)
+        return Servers(self._addresses, connect, self._policy)
 
     @cached_property
-    def _stub(self) -> Any:
-        return GRPCInferenceServiceStub(self._channel)
+    def _watch(self) -> LoadWatch:
+        return LoadWatch(self._servers)
 
-    def _open(self, request: messages.ModelInferRequest, timeout_s: float | None) -> AsyncStream:
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
-        return AsyncStream(self.url, request.id, call, partial(self._cancel_inside, request.id))
+    @property
+    def _transports(self) -> list[AsyncTransport]:
+        return list(self._servers.transports.values())
 
-    async def _cancel_inside(self, request_id: str) -> None:
-        """Where a hang-up does not reach the running request, cancel it by its id."""
-        if self.model in CANCEL_MODELS:
-            with suppress(ServingError):
-                await self.cancel(request_id)
+    def _open(
+        self, prompt: Prompt, options: dict[str, Any], timeout_s: float | None, is_stream: bool
+    ) -> AsyncStream:
+        request = text_request(self.model, prompt, options, is_stream)
+        attempts = Attempts(self._servers, request, Deadline(timeout_s))
+        self._watch  # noqa: B018 - it looks from the first request on
+        return AsyncStream(attempts, self._models, self._retry)
 
-    async def _config(self, entry: Any) -> Any:
-        if entry.state != "READY":
-            return None
-        request = messages.ModelConfigRequest(name=entry.name, version=entry.version)
-        return (await self._stub.ModelConfig(request, timeout=CALL_TIMEOUT_S)).config
+    async def _infer(self, requests: Sequence[Request], timeout_s: float | None) -> list[Tensors]:
+        """The answers to requests to one model."""
+        deadline = Deadline(timeout_s)
+        retrying = AsyncRetrying(**self._retry.rules(deadline, lambda: True))
+        return await asyncio.gather(
+            *(retrying(_infer_once, Attempts(self._servers, request, deadline))
+              for request in requests))
+
+
+async def _infer_once(attempts: Attempts[AsyncTransport]) -> Tensors:
+    for attempt in attempts.round(attempts.request.model):
+        with attempt:
+            tensors = await attempt.transport.infer(attempt.request, attempt.timeout_s)
+            attempt.end()
+            return tensors
+    raise AssertionError("a round ends with an answer or an error")

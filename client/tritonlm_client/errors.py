@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from tritonlm.errors import ServingError, from_code
+from tritonlm.errors import ServingError, Unavailable, from_code
 
 CODED_MESSAGE = re.compile(
     r"(?:in ensemble '[^']*', )*(INVALID_ARG|NOT_FOUND|UNAVAILABLE|INTERNAL): (.*)", re.DOTALL)
@@ -27,13 +27,16 @@ STATUS_CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: "INVALID_ARG",
     grpc.StatusCode.NOT_FOUND: "NOT_FOUND",
     grpc.StatusCode.UNAVAILABLE: "UNAVAILABLE",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "UNAVAILABLE",
     grpc.StatusCode.CANCELLED: "UNAVAILABLE",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "UNAVAILABLE",
     grpc.StatusCode.INTERNAL: "INTERNAL",
 }
 UNKNOWN_CODE = ""
 """That of the base class, `ServingError`."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The answer was not there within the `timeout_s` of the call; it is not tried again."""
 
 
 def from_message(text: str) -> ServingError:
@@ -47,6 +50,8 @@ def from_message(text: str) -> ServingError:
 
 def from_rpc(url: str, error: grpc.RpcError) -> ServingError:
     """The error of a call to `url` that gRPC ended without success."""
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"{url}: {error.details()}")
     return from_code(STATUS_CODES.get(error.code(), UNKNOWN_CODE), f"{url}: {error.details()}")
 
 

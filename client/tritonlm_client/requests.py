@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -27,12 +28,29 @@ Prompt: TypeAlias = (
 
 OUTPUTS = tuple(tensor.name for tensor in contract.ANSWER)
 DTYPES = {tensor.name: tensor.dtype
-          for model in contract.MODELS.values() for tensor in model.inputs}
+          for models in (contract.MODELS, contract.TASK_MODELS)
+          for model in models.values() for tensor in model.inputs}
 OPTION_NAMES = {*OPTIONS, *ALIASES} - {"stream", "cancel"}
 TENSOR_NAMES = {option: name for name, option in ALIASES.items() if option in NO_TENSORS}
 """Of options that have no tensor of their own name."""
 CANCEL_MODELS = {"text_generation": "generate"}
 """Where a request is cancelled if not at its own model: Triton tells no step of an ensemble."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a model is asked, however it is sent: `tensors` of shape [1, n]."""
+
+    model: str
+    id: str
+    tensors: Mapping[str, NDArray[Any]]
+    outputs: Sequence[str] = OUTPUTS
+    takes_timeout: bool = False
+    """Whether the model has an input `timeout_ms`."""
+
+    def as_protobuf(self) -> ModelInferRequest:
+        """As gRPC has it."""
+        return infer_request(self.model, self.id, self.tensors, self.outputs)
 
 
 def generation_request(
@@ -42,6 +60,13 @@ def generation_request(
 
     Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
     """
+    return text_request(model, prompt, options, is_stream).as_protobuf()
+
+
+def text_request(
+    model: str, prompt: Prompt, options: Mapping[str, Any], is_stream: bool
+) -> Request:
+    """As `generation_request`, for any protocol."""
     given = _plain(options)
     parsed = contract.parse_options({}, {**given, "stream": is_stream})
     request_id = parsed.request_id or uuid4().hex
@@ -53,15 +78,20 @@ def generation_request(
             tensors[name] = _option_tensor(name, value)
     if is_stream:
         tensors["stream"] = _option_tensor("stream", True)
-    return infer_request(model, request_id, tensors, OUTPUTS)
+    return Request(model, request_id, tensors, takes_timeout=True)
 
 
 def cancel_request(model: str, request_id: str) -> ModelInferRequest:
     """A request that cancels the running one of that id; its answer has no text."""
+    return cancellation(model, request_id).as_protobuf()
+
+
+def cancellation(model: str, request_id: str) -> Request:
+    """As `cancel_request`, for any protocol."""
     contract.parse_options({}, {"request_id": request_id, "cancel": True})
     tensors = {"request_id": _option_tensor("request_id", request_id),
                "cancel": _option_tensor("cancel", True)}
-    return infer_request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors, OUTPUTS)
+    return Request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +110,7 @@ def _option_tensor(name: str, value: Any) -> NDArray[Any]:
         value = json.dumps(dict(value))
     items = value if isinstance(value, tuple) else (value,)
     if DTYPES[name] == "BYTES":
-        items = tuple(_utf8(name, text) for text in items)
+        items = tuple(utf8(name, text) for text in items)
     return np.array([items], contract.NUMPY_DTYPES[DTYPES[name]])
 
 
@@ -98,7 +128,7 @@ def prompt_tensors(prompt: Prompt) -> dict[str, NDArray[Any]]:
 
 
 def _text_tensor(name: str, text: str) -> dict[str, NDArray[Any]]:
-    return {name: np.array([[_utf8(name, text)]], np.object_)}
+    return {name: np.array([[utf8(name, text)]], np.object_)}
 
 
 def _json_text(messages: Any) -> str:
@@ -108,9 +138,12 @@ def _json_text(messages: Any) -> str:
         raise InvalidArgument("messages", messages, f"JSON cannot say it: {error}") from None
 
 
-def _utf8(name: str, text: str) -> bytes:
+def utf8(name: str, text: str) -> bytes:
+    """`text` as it is sent; raises `InvalidArgument`, which calls it `name`."""
     try:
         return text.encode()
+    except AttributeError:
+        raise InvalidArgument(name, text, "give a text") from None
     except UnicodeEncodeError as error:
         raise InvalidArgument(name, text, f"UTF-8 cannot say it: {error.reason}") from None
 
@@ -133,7 +166,7 @@ def infer_request(
     model: str, request_id: str, tensors: Mapping[str, NDArray[Any]], outputs: Sequence[str]
 ) -> ModelInferRequest:
     """A request with `tensors` of shape [1, n] that asks for `outputs`."""
-    _utf8("request_id", request_id)
+    utf8("request_id", request_id)
     request = ModelInferRequest(model_name=model, id=request_id)
     # Without it a stream that ends in a response without outputs looks like one cut short.
     request.parameters["triton_enable_empty_final_response"].bool_param = True

@@ -1,12 +1,14 @@
-"""Responses as they come over the wire: chunks of an answer, errors, and what models there are."""
+"""Responses as they come: chunks of an answer, errors, and what models there are."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.grpc.service_pb2 import (
     ModelInferResponse,
@@ -15,13 +17,16 @@ from tritonclient.grpc.service_pb2 import (
 )
 from tritonclient.utils import deserialize_bytes_tensor
 
-from tritonlm.contract import Tensor
+from tritonlm.contract import NUMPY_DTYPES, Tensor
 from tritonlm.errors import EngineFailure, Unavailable
 from tritonlm_client.errors import from_message
 from tritonlm_client.results import Chunk, Logprobs, ModelInfo, TokenLogprob
 
 T = TypeVar("T")
 D = TypeVar("D")
+Outputs: TypeAlias = Mapping[str, list[Any]]
+"""What a response says, by the names of the outputs: texts and numbers."""
+NUMBERS = {"INT32": "<i4", "FP32": "<f4"}
 
 
 class Answer:
@@ -37,7 +42,7 @@ class Answer:
             raise from_message(response.error_message)
         result = response.infer_response
         self.is_finished = result.parameters["triton_final_response"].bool_param
-        return _chunks(result) if result.outputs else []
+        return chunks_of(outputs_of(result)) if result.outputs else []
 
     def end(self) -> None:
         """Nothing more will come; raises `Unavailable` if something should have."""
@@ -45,23 +50,40 @@ class Answer:
             raise Unavailable("the stream ended before the answer did")
 
 
-def _chunks(result: ModelInferResponse) -> list[Chunk]:
-    raw = {output.name: content for output, content
-           in zip(result.outputs, result.raw_output_contents, strict=True)}
+def outputs_of(result: ModelInferResponse) -> Outputs:
+    """What a response of gRPC says."""
+    return {output.name: _values(output.datatype, raw) for output, raw
+            in zip(result.outputs, result.raw_output_contents, strict=True)}
+
+
+def tensors_of(result: ModelInferResponse) -> dict[str, NDArray[Any]]:
+    """The outputs of a response, with their shapes; texts are `str`."""
+    values = outputs_of(result)
+    return {output.name: tensor_of(output.datatype, output.shape, values[output.name])
+            for output in result.outputs}
+
+
+def tensor_of(dtype: str, shape: Sequence[int], values: list[Any]) -> NDArray[Any]:
+    """An output; texts are `str`."""
+    return np.array(values, NUMPY_DTYPES[dtype]).reshape(shape)
+
+
+def chunks_of(outputs: Outputs) -> list[Chunk]:
+    """The chunks in a response, each of its own sequence."""
     try:
-        indices, ids = _ints(raw["sequence_index"]), _ints(raw["output_ids"])
-        num_tokens = _ints(raw["num_output_tokens"])
+        indices, ids = outputs["sequence_index"], outputs["output_ids"]
+        num_tokens = outputs["num_output_tokens"]
         # Only whole sequences share a response: then the counts are those of their ids.
         ends = list(accumulate(num_tokens)) if len(indices) > 1 else [len(ids)]
         return [Chunk(
-            text=_at(_texts(raw["text_output"]), place, ""),
+            text=_at(outputs["text_output"], place, ""),
             token_ids=tuple(ids[ends[place - 1] if place else 0 : ends[place]]),
-            index=_ints(raw["chunk_index"])[0],
-            finish_reason=_at(_texts(raw["finish_reason"]), place, ""),
-            num_input_tokens=_at(_ints(raw["num_input_tokens"]), 0, None),
+            index=outputs["chunk_index"][0],
+            finish_reason=_at(outputs["finish_reason"], place, ""),
+            num_input_tokens=_at(outputs["num_input_tokens"], 0, None),
             num_output_tokens=_at(num_tokens, place, None),
             sequence_index=index,
-            logprobs=read_logprobs(_at(_texts(raw["logprobs"]), place, "")),
+            logprobs=read_logprobs(_at(outputs["logprobs"], place, "")),
         ) for place, index in enumerate(indices)]
     except KeyError as error:
         raise EngineFailure(f"the response has no output {error}") from None
@@ -89,12 +111,10 @@ def _at(values: list[T], place: int, default: D) -> T | D:
     return values[place] if place < len(values) else default
 
 
-def _texts(raw: bytes) -> list[str]:
-    return [text.decode() for text in deserialize_bytes_tensor(raw)]
-
-
-def _ints(raw: bytes) -> list[int]:
-    values: list[int] = np.frombuffer(raw, "<i4").tolist()
+def _values(dtype: str, raw: bytes) -> list[Any]:
+    if dtype == "BYTES":
+        return [text.decode() for text in deserialize_bytes_tensor(raw)]
+    values: list[Any] = np.frombuffer(raw, NUMBERS[dtype]).tolist()
     return values
 
 

@@ -67,16 +67,18 @@ class Completion:
     logprobs: Logprobs | None = None
     others: tuple[Completion, ...] = ()
     """The other sequences of a request with `n` above 1."""
+    model: str = ""
+    """The one that answered, which may be the fallback."""
 
     @classmethod
-    def join(cls, request_id: str, chunks: Iterable[Chunk]) -> Completion:
+    def join(cls, request_id: str, chunks: Iterable[Chunk], model: str = "") -> Completion:
         """The answer that `chunks` are the pieces of; raises `Unavailable` if there are none."""
         sequences: dict[int, list[Chunk]] = {}
         for chunk in chunks:
             sequences.setdefault(chunk.sequence_index, []).append(chunk)
         if not sequences:
             raise Unavailable(f"request {request_id} ended without an answer")
-        first, *others = (cls._of_sequence(request_id, pieces)
+        first, *others = (replace(cls._of_sequence(request_id, pieces), model=model)
                           for _, pieces in sorted(sequences.items()))
         return replace(first, others=tuple(others))
 

@@ -22,6 +22,9 @@ MIN_SCORE = 0.05
 """So that an idle server does not get everything."""
 SHARPNESS = 2.0
 """How much more often a server of half the score is taken: this power of 2."""
+MIN_PREFIX_BYTES = 64
+MAX_PREFIX_BYTES = 512
+"""Prompts that begin with the same so many bytes go to the same server."""
 AFFINITY_SLACK = 1.5
 """How much more than the least busy server the one that knows a prompt's beginning may have."""
 AFFINITY_FREE_REQUESTS = 4
@@ -88,6 +91,11 @@ def choose(
         if candidate.num_requests <= limit and candidate.load.kv_usage < FULL_KV_USAGE:
             return place
     return POLICIES[policy](_guessed(candidates), chance)
+
+
+def prefix_of(prompt: bytes) -> bytes:
+    """The beginning of a prompt, if it is long enough to be worth computing once."""
+    return prompt[:MAX_PREFIX_BYTES] if len(prompt) >= MIN_PREFIX_BYTES else b""
 
 
 def _guessed(candidates: Sequence[Candidate]) -> list[Candidate]:

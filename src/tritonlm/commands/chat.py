@@ -24,33 +24,12 @@ from tritonlm.commands.options import (
 from tritonlm.commands.terminal import write
 from tritonlm.errors import InvalidArgument, ServingError, Unavailable
 from tritonlm_client import Client, Stream
+from tritonlm_client.conversation import Conversation
 
 with suppress(ImportError):  # gives `input` a history and keys to edit with; not on Windows
     import readline  # noqa: F401
 
 HELP = "/reset starts over, /exit or Ctrl-D leaves, Ctrl-C ends an answer."
-
-
-class Conversation:
-    """The messages so far; a question stays only if something was answered to it."""
-
-    def __init__(self, system: str | None) -> None:
-        self._opening = [{"role": "system", "content": system}] if system else []
-        self.messages = list(self._opening)
-
-    def with_question(self, text: str) -> list[dict[str, str]]:
-        """What to send for an answer to `text`."""
-        return [*self.messages, {"role": "user", "content": text}]
-
-    def add(self, question: str, answer: str) -> None:
-        """Keep a question and its answer, which may be a part of one; an empty one is not kept."""
-        if answer:
-            self.messages = [*self.with_question(question),
-                             {"role": "assistant", "content": answer}]
-
-    def reset(self) -> None:
-        """Forget all but the system message."""
-        self.messages = list(self._opening)
 
 
 def chat(

@@ -83,7 +83,7 @@ def test_a_whole_answer_has_the_id_of_its_request(api):
     answer = chunk("é👋", (5, 6, 7), 0, "length", (4,), (3,), is_final=True)
     with serve(script_of(answer)) as triton:
         completion = api.call(triton.url, "generate", "Hi", request_id="mine")
-    assert completion == Completion("é👋", (5, 6, 7), "length", 4, 3, "mine")
+    assert completion == Completion("é👋", (5, 6, 7), "length", 4, 3, "mine", model="generate")
 
 
 SEVERAL = response(
@@ -97,9 +97,10 @@ READ_ENTRY = TokenLogprob("é", 5, -0.5, "é".encode())
 def test_several_sequences_in_one_response_are_told_apart(api):
     with serve(script_of(SEVERAL)) as triton:
         completion = api.call(triton.url, "generate", "Hi", n=3, request_id="mine")
-    others = (Completion("", (), "length", 4, 0, "mine"),
-              Completion("b", (6, 7, 8), "stop", 4, 3, "mine"))
-    assert completion == Completion("é", (5,), "stop", 4, 1, "mine", others=others)
+    others = (Completion("", (), "length", 4, 0, "mine", model="generate"),
+              Completion("b", (6, 7, 8), "stop", 4, 3, "mine", model="generate"))
+    assert completion == Completion("é", (5,), "stop", 4, 1, "mine", others=others,
+                                    model="generate")
 
 
 def test_several_sequences_in_a_stream_are_told_apart(api):

@@ -1,0 +1,138 @@
+"""HTTP, for asyncio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+
+from tritonlm.errors import ServingError, Unavailable
+from tritonlm_client import http_wire as wire
+from tritonlm_client.address import Address
+from tritonlm_client.connection import CALL_TIMEOUT_S
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancellation
+from tritonlm_client.results import Chunk, ModelInfo
+from tritonlm_client.transport import Tensors
+
+
+class AsyncHttpCall:
+    """An answer that is coming; it is asked for by the first step of the iteration."""
+
+    def __init__(
+        self, transport: AsyncHttpTransport, request: Request, timeout_s: float | None
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._timeout_s = timeout_s
+        self._response: httpx2.Response | None = None
+        self._is_finished = False
+        self._is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        """The chunks; raises `ServingError`."""
+        try:
+            with wire.http_errors(self._transport.url):
+                async for chunk in self._chunks():
+                    yield chunk
+            self._is_finished = True
+        except ServingError as error:
+            if not self._is_cancelled:
+                self._is_finished = not isinstance(error, Unavailable)
+                raise
+
+    async def cancel(self) -> None:
+        """Hang up; where the running request does not hear of that, cancel it by its id."""
+        if self._is_cancelled or self._is_finished:
+            return
+        self._is_cancelled = True
+        if self._response is not None:
+            await self._response.aclose()
+        if self._response is None or self._request.model in CANCEL_MODELS:
+            with suppress(ServingError):
+                await self._transport.cancel(self._request.model, self._request.id)
+
+    async def _chunks(self) -> AsyncIterator[Chunk]:
+        if self._is_cancelled:
+            return
+        path = wire.model_path(self._request.model, "generate_stream")
+        async with self._transport.http.stream(
+                "POST", path, json=wire.text_body(self._request),
+                timeout=wire.timeout(self._timeout_s)) as response:
+            self._response = response
+            if self._is_cancelled:
+                return
+            if response.status_code != httpx2.codes.OK:
+                await response.aread()
+                raise wire.failure(self._transport.url, response.status_code, response.text)
+            async for line in response.aiter_lines():
+                for chunk in wire.event_chunks(line):
+                    yield chunk
+
+
+class AsyncHttpTransport:
+    """Connections to one server, made as they are needed; made where an event loop runs."""
+
+    def __init__(self, address: Address, num_connections: int) -> None:
+        """`num_connections` are kept while nothing goes over them."""
+        self.url = address.url
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=num_connections)
+        self.http = httpx2.AsyncClient(base_url=f"{address.scheme}://{address.target}",
+                                       limits=limits, trust_env=False, timeout=CALL_TIMEOUT_S)
+
+    def stream(self, request: Request, timeout_s: float | None) -> AsyncHttpCall:
+        """The answer of a model of texts."""
+        return AsyncHttpCall(self, request, timeout_s)
+
+    async def infer(self, request: Request, timeout_s: float | None) -> Tensors:
+        """The answer of a model that answers once; raises `ServingError`."""
+        path = wire.model_path(request.model, "infer")
+        return wire.infer_tensors(await self._post(path, wire.infer_body(request), timeout_s))
+
+    async def cancel(self, model: str, request_id: str) -> None:
+        """End a request; raises `NotFound` if nothing of that id runs."""
+        async for _ in self.stream(cancellation(model, request_id), CALL_TIMEOUT_S):
+            pass
+
+    async def models(self) -> list[ModelInfo]:
+        """The models of the server's repositories; raises `Unavailable`."""
+        index = await self._post(wire.INDEX, {}, CALL_TIMEOUT_S)
+        configs = {name: json.loads(await self._get(wire.model_path(name, "config")))
+                   for name in wire.ready_models(index)}
+        return wire.model_infos(index, configs)
+
+    async def is_live(self) -> bool:
+        """Whether the server answers."""
+        return await self._is_ok(wire.LIVE)
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether the server and the model take requests."""
+        return await self._is_ok(wire.READY) and await self._is_ok(
+            wire.model_path(model, "ready"))
+
+    async def close(self) -> None:
+        """End what still runs, and the connections."""
+        await self.http.aclose()
+
+    async def _post(self, path: str, body: Any, timeout_s: float | None) -> str:
+        with wire.http_errors(self.url):
+            return self._text(await self.http.post(path, json=body,
+                                                   timeout=wire.timeout(timeout_s)))
+
+    async def _get(self, path: str) -> str:
+        with wire.http_errors(self.url):
+            return self._text(await self.http.get(path))
+
+    def _text(self, response: httpx2.Response) -> str:
+        if response.status_code != httpx2.codes.OK:
+            raise wire.failure(self.url, response.status_code, response.text)
+        return response.text
+
+    async def _is_ok(self, path: str) -> bool:
+        try:
+            await self._get(path)
+        except ServingError:
+            return False
+        return True

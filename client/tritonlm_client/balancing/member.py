@@ -1,0 +1,58 @@
+"""One of the servers to choose from, and the choice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tritonlm_client.balancing.health import Health
+from tritonlm_client.balancing.load import Load
+from tritonlm_client.balancing.policy import Candidate, choose
+
+SMOOTHING = 0.2
+"""Weight of the newest of the times that are measured here."""
+
+
+class Member:
+    """What is known of a server: its load, its health, and how quick it is."""
+
+    def __init__(self, name: str, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.health = Health(clock_s)
+        self.load: Load | None = None
+        """As its metrics tell; None if they do not."""
+        self._first_token_s: float | None = None
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that it was given from here, and that are not over."""
+        raise NotImplementedError
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is known of it; without metrics, what was measured here."""
+        load = self.load or Load(first_token_s=self._first_token_s)
+        return Candidate(self.name, load, self.num_unfinished)
+
+    def begun(self, after_s: float) -> None:
+        """A request has had its first piece."""
+        self.health.succeed()
+        last_s = self._first_token_s
+        self._first_token_s = after_s if last_s is None else (
+            last_s + SMOOTHING * (after_s - last_s))
+
+    def failed(self) -> None:
+        """A request has failed through its fault."""
+        self.health.fail()
+
+
+M = TypeVar("M", bound=Member)
+
+
+def choose_member(
+    members: Sequence[M], policy: str, prefix: bytes, chance: random.Random
+) -> M:
+    """The one of `members` that takes a request."""
+    return members[choose(policy, [member.candidate for member in members], prefix, chance)]
