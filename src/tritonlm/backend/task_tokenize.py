@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.task import row_lengths, split_rows, task_response
+from tritonlm.backend.task_rows import row_lengths, split_rows, task_response
 from tritonlm.backend.tensors import error_response, request_parameters, request_tensors
 from tritonlm.contract import (
     DOCUMENT,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
+from tritonlm.encoders.config import TaskConfig
 from tritonlm.errors import StartFailure
 from tritonlm.server import (
     checkpoint,
@@ -20,6 +21,7 @@ from tritonlm.server import (
     repository,
     run_directory,
     runtime,
+    task_models,
 )
 from tritonlm.server.run_directory import RunDirectory
 from tritonlm.server.runtime import Runtime
@@ -39,6 +41,7 @@ class Launch:
     settings: ServerSettings
     config: ModelConfig
     runtime: Runtime
+    tasks: tuple[TaskConfig, ...] = ()
 
 
 def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
@@ -54,13 +57,14 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
     settings = replace(settings, http_port=chosen["--http-port"], grpc_port=chosen["--grpc-port"],
                        metrics_port=chosen["--metrics-port"])
     folder = checkpoint.resolve(config.model, config.revision)
+    tasks = task_models.chosen(settings, config.device)
     tritonserver = runtime.find(settings.tritonserver)
     preflight.check_libraries(tritonserver)
     preflight.check_numpy(tritonserver)
     config = replace(config, model=str(folder), revision=None,
                      server_url=f"http://{settings.reachable_host}:{settings.http_port}",
                      drain_timeout_s=float(settings.exit_timeout_s))
-    return Launch(settings, config, tritonserver)
+    return Launch(settings, config, tritonserver, tasks)
 
 
 @contextmanager
@@ -77,6 +81,8 @@ def launch(
         repositories = repository.render(sources, run.path / "repositories",
                                          plan.config.to_parameters(), plan.settings.front_ends,
                                          has_cache=plan.settings.response_cache_mib > 0)
+        repositories += repository.render_tasks(run.path / "repositories", plan.tasks,
+                                                has_cache=plan.settings.response_cache_mib > 0)
         log_path = plan.settings.log_file or run.log
         process = _start(plan, run, repositories, log_path)
         server = TritonServer(process, plan.settings, run.path, log_path, report)

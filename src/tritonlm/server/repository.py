@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from tritonlm.config import settings_texts
+from tritonlm.encoders.config import TaskConfig
 from tritonlm.errors import StartFailure
 from tritonlm.server.runtime import PROJECT
 
 REPOSITORIES = (PROJECT / "model_repository", PROJECT / "ensembles")
+TASK_REPOSITORY = PROJECT / "task_repository"
+TASKS = {"embed": ("embed", "embed_tokenize", "embedding"),
+         "rerank": ("rerank", "rerank_tokenize", "reranking"), "classify": ("classify",)}
+"""The models of each task."""
 FRONT_END = "generate"
 CONFIG_NAME = "config.pbtxt"
 
@@ -34,13 +40,27 @@ def render(
         if not models:
             raise StartFailure(f"there are no models in {source}")
         for model in models:
-            copy = target / source.name / model.name
-            shutil.copytree(model, copy, ignore=shutil.ignore_patterns("__pycache__"))
-            config = _read(model / CONFIG_NAME)
-            _edit(config, settings, front_ends, has_cache)
-            (copy / CONFIG_NAME).write_text(text_format.MessageToString(config))
+            _copy(model, target / source.name / model.name, settings, front_ends, has_cache)
         copies.append(target / source.name)
     return copies
+
+
+def render_tasks(target: Path, tasks: Sequence[TaskConfig], has_cache: bool = False) -> list[Path]:
+    """Copies of the models of `tasks` in `target`, with their settings; nothing without tasks."""
+    copy = target / TASK_REPOSITORY.name
+    for task in tasks:
+        for name in TASKS[task.task]:
+            _copy(TASK_REPOSITORY / name, copy / name, settings_texts(task), 1, has_cache)
+    return [copy] if tasks else []
+
+
+def _copy(
+    model: Path, copy: Path, settings: Mapping[str, str], front_ends: int, has_cache: bool
+) -> None:
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    config = _read(model / CONFIG_NAME)
+    _edit(config, settings, front_ends, has_cache)
+    (copy / CONFIG_NAME).write_text(text_format.MessageToString(config))
 
 
 def _read(path: Path) -> Any:

@@ -24,6 +24,18 @@ class ServerSettings:
     """Port of the Prometheus metrics."""
     front_ends: int = 2
     """Instances of `generate`: each takes requests and sends tokens, about 10,000 a second."""
+    embed_model: str | None = None
+    """Checkpoint to serve embeddings of: a folder or a hub id; without it, there are none."""
+    embed_settings: str = "{}"
+    """JSON object of its settings, such as {"pooling": "cls"}; docs/tasks.md lists them."""
+    rerank_model: str | None = None
+    """Checkpoint to rerank documents with."""
+    rerank_settings: str = "{}"
+    """JSON object of its settings."""
+    classify_model: str | None = None
+    """Checkpoint to classify texts with."""
+    classify_settings: str = "{}"
+    """JSON object of its settings."""
     response_cache_mib: int = 0
     """Memory for answers of `complete` to requests that come again, in MiB; 0: none are kept."""
     exit_timeout_s: int = 10

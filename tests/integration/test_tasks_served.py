@@ -1,0 +1,155 @@
+"""Embeddings, reranking and classification on a real server; the reference is transformers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc.aio as grpcclient
+from inference import tensor
+from tests.metrics import total
+from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from tritonclient.utils import InferenceServerException
+
+TEXTS = ["The cat sat", "on", "Now is the winter of our discontent made glorious", "the dog's mat",
+         "the sun of York and the cat and the dog and the mat of the cat"]
+QUERY = "where is the cat"
+CLOSE = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    return {"embed": save_embedder(folder / "embed"),
+            "rerank": save_cross_encoder(folder / "rerank"),
+            "classify": save_classifier(folder / "classify", num_labels=3)}
+
+
+@pytest.fixture(scope="module")
+def server(start_server, folders):
+    return start_server(front_ends=1, **{f"{task}_model": str(folder) for task, folder in folders.items()})
+
+
+@pytest.fixture
+async def client(server):
+    async with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        yield client
+
+
+async def infer(client, model, **inputs):
+    result = await client.infer(model, [tensor(name, column(value))
+                                        for name, value in inputs.items()])
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def column(value):
+    """[rows, 1] of a list of texts."""
+    if isinstance(value, list):
+        return np.array([[text.encode()] for text in value], np.object_)
+    return value
+
+
+@pytest.fixture(scope="module")
+def embeddings(folders):
+    """Of each text alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folders["embed"])
+    model = AutoModel.from_pretrained(folders["embed"])
+    with torch.inference_mode():
+        means = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+                 for text in TEXTS]
+    return np.stack([(mean / mean.norm()).numpy() for mean in means])
+
+
+@pytest.mark.parametrize("model", ["embed", "embedding"])
+async def test_many_texts_in_one_request_are_embedded(client, folders, embeddings, model):
+    got = await infer(client, model, text_input=TEXTS)
+    np.testing.assert_allclose(got["embedding"], embeddings, **CLOSE)
+    tokenizer = AutoTokenizer.from_pretrained(folders["embed"])
+    assert got["num_input_tokens"].tolist() == [[len(tokenizer.encode(text))] for text in TEXTS]
+
+
+async def test_token_ids_are_embedded_too(client, folders, embeddings):
+    tokenizer = AutoTokenizer.from_pretrained(folders["embed"])
+    encoding = tokenizer(TEXTS, padding=True, return_tensors="np")
+    lengths = encoding["attention_mask"].sum(1, keepdims=True).astype(np.int32)
+    got = await infer(client, "embed", input_ids=encoding["input_ids"].astype(np.int32),
+                      num_input_tokens=lengths)
+    np.testing.assert_allclose(got["embedding"], embeddings, **CLOSE)
+
+
+@pytest.mark.parametrize("model", ["embed", "embedding"])
+async def test_requests_of_many_clients_are_batched_and_kept_apart(
+    server, client, embeddings, model
+):
+    before = total(server.metrics_url, "tritonlm_task_batches_total")
+    got = await asyncio.gather(*(infer(client, model, text_input=[text])
+                                 for text in TEXTS for _ in range(8)))
+    for place, one in enumerate(got):
+        np.testing.assert_allclose(one["embedding"][0], embeddings[place // 8], **CLOSE)
+    assert total(server.metrics_url, "tritonlm_task_batches_total") - before < len(got) / 2
+
+
+@pytest.mark.parametrize("model", ["embed", "embedding"])
+async def test_embeddings_are_cut_to_dimensions(client, embeddings, model):
+    got = await infer(client, model, text_input=TEXTS[:1],
+                      dimensions=np.array([[16]], np.int32))
+    cut = embeddings[0, :16]
+    np.testing.assert_allclose(got["embedding"][0], cut / np.linalg.norm(cut), **CLOSE)
+
+
+@pytest.mark.parametrize("model", ["rerank", "reranking"])
+async def test_documents_are_scored(client, folders, model):
+    got = await infer(client, model, query=[QUERY] * len(TEXTS), document=TEXTS)
+    tokenizer = AutoTokenizer.from_pretrained(folders["rerank"])
+    reference = AutoModelForSequenceClassification.from_pretrained(folders["rerank"])
+    with torch.inference_mode():
+        expected = [reference(**tokenizer(QUERY, text, return_tensors="pt")).logits[0].sigmoid()
+                    for text in TEXTS]
+    np.testing.assert_allclose(got["score"], np.stack(expected), **CLOSE)
+
+
+async def test_texts_are_classified(client, folders):
+    got = await infer(client, "classify", text_input=TEXTS)
+    tokenizer = AutoTokenizer.from_pretrained(folders["classify"])
+    reference = AutoModelForSequenceClassification.from_pretrained(folders["classify"])
+    for labels, scores, text in zip(got["label"], got["score"], TEXTS, strict=True):
+        with torch.inference_mode():
+            logits = reference(**tokenizer(text, return_tensors="pt")).logits[0]
+        places = [reference.config.label2id[label.decode()] for label in labels]
+        np.testing.assert_allclose(scores, logits.softmax(0)[places], **CLOSE)
+
+
+@pytest.mark.parametrize(("model", "inputs", "message"), [
+    ("embed", {"dimensions": np.array([[4]], np.int32)}, "inputs: 'nothing'"),
+    ("embed", {"text_input": ["word " * 99]}, "allowed: 1 to 64 tokens"),
+    ("embedding", {"text_input": ["word " * 99]}, "allowed: 1 to 64 tokens"),
+    ("embed", {"text_input": ["a"], "dimensions": np.array([[65]], np.int32)},
+     "dimensions: .* allowed: 1 to 64"),
+    ("embed", {"input_ids": np.array([[999]], np.int32)}, "input_ids: 999"),
+    ("embed", {"text_input": ["a"] * 65}, "batch-size must be <= 64"),
+    ("rerank", {"query": ["a"]}, "inputs: 'query'"),
+])
+async def test_bad_input_is_refused_with_the_reason(client, model, inputs, message):
+    with pytest.raises(InferenceServerException, match=message):
+        await infer(client, model, **inputs)
+
+
+async def test_an_error_is_its_own_requests_alone(client, embeddings):
+    async def one(text):
+        try:
+            return await infer(client, "embed", text_input=[text])
+        except InferenceServerException as error:
+            return str(error)
+
+    got = await asyncio.gather(*(one(text) for text in ["word " * 99, TEXTS[0]] * 4))
+    assert all("allowed: 1 to 64 tokens" in error for error in got[::2])
+    for answer in got[1::2]:
+        np.testing.assert_allclose(answer["embedding"][0], embeddings[0], **CLOSE)
+
+
+async def test_an_unknown_parameter_is_refused(client):
+    with pytest.raises(InferenceServerException, match="pooling: 'cls' is not allowed; unknown"):
+        await client.infer("embed", [tensor("text_input", "a")], parameters={"pooling": "cls"})
