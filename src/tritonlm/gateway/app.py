@@ -34,6 +34,7 @@ from tritonlm.gateway.limits import Limits
 from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
+from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.websocket import Sockets
@@ -54,8 +55,9 @@ class Gateway:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Connections to the servers, from before the first request until after the last one."""
         settings = self.settings
-        servers = [Server(TritonConnection(address, settings)) for address in settings.addresses]
-        self.fleet = Fleet(servers, settings.aliases)
+        roster = Roster(settings.addresses,
+                        lambda address: Server(TritonConnection(address, settings)))
+        self.fleet = Fleet(roster, settings.aliases)
         self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
         self.draining = Draining(lambda: self.sockets.num_requests, settings.drain_timeout_s)
         self.draining.start()

@@ -28,7 +28,7 @@ class TritonConnection:
     def __init__(self, address: ServerAddress, settings: GatewaySettings) -> None:
         self.address = address
         self._metadata = settings.server_metadata
-        self._channel = _channel(address.grpc_url, settings)
+        self._channel = _channel(address, settings)
         self._stub = GRPCInferenceServiceStub(self._channel)
         open_stream = partial(self._stub.ModelStreamInfer, metadata=self._metadata)
         self._streams = [TritonStream(address.grpc_url, open_stream)
@@ -80,13 +80,16 @@ class TritonConnection:
         return self._takes_prompts[model]
 
 
-def _channel(url: str, settings: GatewaySettings) -> grpc.aio.Channel:
+def _channel(address: ServerAddress, settings: GatewaySettings) -> grpc.aio.Channel:
     if not settings.tls:
-        return grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address.grpc_url, options=CHANNEL_OPTIONS)
     files = (settings.tls_ca, settings.tls_key, settings.tls_cert)
     credentials = grpc.ssl_channel_credentials(*(
         None if file is None else file.read_bytes() for file in files))
-    return grpc.aio.secure_channel(url, credentials, options=CHANNEL_OPTIONS)
+    name = ([("grpc.ssl_target_name_override", address.looked_up_as)]
+            if address.looked_up_as else [])  # certificates are for the name, not the address
+    return grpc.aio.secure_channel(address.grpc_url, credentials,
+                                   options=[*CHANNEL_OPTIONS, *name])
 
 
 def _takes_prompts(config: ModelConfig) -> bool:

@@ -12,6 +12,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.stream import TritonStream
 from tritonlm.options import Options
@@ -28,8 +29,8 @@ PROMPT_INPUTS = frozenset({"text_input", "messages", "input_ids"})
 class Fleet:
     """Watches the servers, and gives each request to one of them."""
 
-    def __init__(self, servers: Sequence[Server], aliases: dict[str, str]) -> None:
-        self._servers = servers
+    def __init__(self, roster: Roster, aliases: dict[str, str]) -> None:
+        self._roster = roster
         self._aliases = aliases
         self._chance = random.Random()
         self._watch: asyncio.Task[None] | None = None
@@ -45,7 +46,11 @@ class Fleet:
         if self._watch is not None:
             self._watch.cancel()
         await self._http.close()
-        await asyncio.gather(*(server.connection.close() for server in self._servers))
+        await self._roster.close()
+
+    @property
+    def _servers(self) -> list[Server]:
+        return self._roster.servers
 
     @property
     def models(self) -> list[str]:
@@ -90,6 +95,7 @@ class Fleet:
                 LOG.exception("a look at the servers failed")
 
     async def _look(self) -> None:
+        await self._roster.follow(lambda server: server.look(self._http))
         await asyncio.gather(*(server.look(self._http) for server in self._servers))
 
 

@@ -17,26 +17,46 @@ GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
 MAX_PORT = 65535
 MAX_WORKERS = 64
 TOOL_PARSERS = ("", "hermes", "llama3", "mistral")
-ADDRESS_FORM = "HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load"
+DNS_PREFIX = "dns:"
+ADDRESS_FORM = ("HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load; "
+                "dns:HOST:... for a server at each address of a name")
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a Triton server is."""
+    """Where a Triton server is, or several that have one name."""
 
-    grpc_url: str
-    """Host and port."""
-    metrics_url: str | None = None
-    """Page of its Prometheus metrics."""
+    host: str
+    """A name or an address; an IPv6 address is in brackets."""
+    grpc_port: int
+    metrics_port: int | None = None
+    is_looked_up: bool = False
+    """Whether each address that the host has in the DNS is a server."""
+    looked_up_as: str | None = None
+    """The name that has led to this address, and that the server's certificate has."""
+
+    @property
+    def grpc_url(self) -> str:
+        """Host and port."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Page of its Prometheus metrics, if it has one."""
+        return self.metrics_port and f"http://{self.host}:{self.metrics_port}/metrics"
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
         """The address that `text` says; raises `InvalidArgument`."""
-        host, *ports = _split_address(text.strip())
+        host, *ports = _split_address(text.strip().removeprefix(DNS_PREFIX))
         if not host or len(ports) not in {1, 2} or not all(map(_is_port, ports)):
             raise InvalidArgument("servers", text, f"it must be {ADDRESS_FORM}")
-        metrics_url = f"http://{host}:{ports[1]}/metrics" if len(ports) > 1 else None
-        return cls(f"{host}:{ports[0]}", metrics_url)
+        return cls(host, *map(int, ports), is_looked_up=text.strip().startswith(DNS_PREFIX))
+
+    def at(self, address: str) -> ServerAddress:
+        """The server that this name stands for at `address`."""
+        return ServerAddress(f"[{address}]" if ":" in address else address, self.grpc_port,
+                             self.metrics_port, looked_up_as=self.host)
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class GatewaySettings:
     """How a gateway is run."""
 
     servers: str = "localhost:8001:8002"
-    """Triton servers, separated by commas: HOST:GRPC_PORT or HOST:GRPC_PORT:METRICS_PORT."""
+    """Triton servers, separated by commas: [dns:]HOST:GRPC_PORT[:METRICS_PORT]."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every address of the machine."""
     port: int = 9000

@@ -68,7 +68,8 @@ async def connect():
     made = []
 
     def connect(url, num_streams=1):
-        made.append(TritonConnection(ServerAddress(url), GatewaySettings(streams=num_streams)))
+        made.append(TritonConnection(ServerAddress.parse(url),
+                                     GatewaySettings(streams=num_streams)))
         return made[-1]
     yield connect
     for connection in made:
