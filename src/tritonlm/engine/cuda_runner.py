@@ -16,6 +16,7 @@ from tritonlm.engine.attention.paged import PagedAttention
 from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache
 from tritonlm.engine.choosing import NO_PLACES, Places, choose, last_places
+from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.drawing import draw
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.logprobs import prompt_places
@@ -89,18 +90,28 @@ class CudaRunner:
         self._mixed = self._make_buffer(max(config.step_tokens, 2),
                                         max(self._max_requests, 2))
 
-    def compile(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
+    def compile(
+        self, steps: CompiledSteps, progress: Callable[[Sequence[int]], Iterable[int]]
+    ) -> None:
         """Have the model compiled, for one token and for any number of them."""
         # The numbers of tokens and of requests are not one number where they happen to be equal.
         torch.fx.experimental._config.use_duck_shape = False
-        # Products with one token become reductions, as fast as memory.
-        self._forward_one = torch.compile(self._forward, dynamic=False,
-                                          options={"coordinate_descent_tuning": True})
-        self._forward = torch.compile(self._forward)
-        with torch.inference_mode():
-            # What is compiled for any number suits this one best.
-            for size in progress((1, max(self._max_requests, 2))):
-                self._compute(self._make_buffer(size, size).inputs(size, size, is_decode=True))
+        # What is compiled for any number suits this one best.
+        one, many = 1, max(self._max_requests, 2)
+        forward = self._forward
+        for size in progress((one, many)):
+            inputs = self._make_buffer(size, size).inputs(size, size, is_decode=True)
+            columns = inputs.columns()
+            with torch.inference_mode(), use_attention(self._attention(inputs)):
+                if size == one:
+                    # Products with one token become reductions, as fast as memory.
+                    self._forward_one = steps.compile(
+                        "one", forward, (self._last_token, *columns), dynamic=False,
+                        options={"coordinate_descent_tuning": True})
+                    continue
+                for column in columns:
+                    torch._dynamo.mark_dynamic(column, 0)
+                self._forward = steps.compile("many", forward, (self._last_token, *columns))
 
     def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
         """Capture a graph for each of a range of batch sizes, the largest first."""
@@ -145,19 +156,14 @@ class CudaRunner:
 
     def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
         """Run the model and draw, with the logits after the tokens `places` in front of others."""
-        wanted = inputs.places if places is None else torch.cat((places.int(), inputs.places))
-        columns = (inputs.token_ids, inputs.token_rows, inputs.positions, wanted)
-        is_one = inputs.token_ids.numel() == 1
-        if not is_one:
-            for column in columns:
-                torch._dynamo.mark_dynamic(column, 0)
-        attention = PagedAttention(self._cache, self._config.block_size, inputs.paged,
-                                   self._arrivals)
-        with use_attention(attention):
-            token_ids, logits = (self._forward_one if is_one else self._forward)(
-                self._last_token, *columns)
+        forward = self._forward_one if inputs.token_ids.numel() == 1 else self._forward
+        with use_attention(self._attention(inputs)):
+            token_ids, logits = forward(self._last_token, *inputs.columns(places))
         drawn = draw(logits[-inputs.places.numel() :], inputs.draws, self._last_token)
         return _Computed(token_ids, logits, drawn)
+
+    def _attention(self, inputs: StepInputs) -> PagedAttention:
+        return PagedAttention(self._cache, self._config.block_size, inputs.paged, self._arrivals)
 
     def _read_back(self, tokens: torch.Tensor, logprobs: Sequence[TokenLogprobs]) -> Launched:
         """Start the way back to the host."""

@@ -35,6 +35,11 @@ class StepInputs:
     """How they are drawn, and for which rows: padding for the dummy row behind the table's."""
     paged: PagedInputs
 
+    def columns(self, places: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """What the model is computed from; with logits wanted after `places` in front of others."""
+        wanted = self.places if places is None else torch.cat((places.int(), self.places))
+        return self.token_ids, self.token_rows, self.positions, wanted
+
 
 class StepBuffer:
     """The inputs of steps of at most `num_tokens` tokens and `num_requests` requests.

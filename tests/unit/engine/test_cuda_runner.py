@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from tritonlm.config import ModelConfig
 from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.build import LAUNCHED_AHEAD, build_engine
+from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.loading import load_model
 from tritonlm.engine.merging import merge_projections
@@ -55,25 +57,38 @@ def compiled_engine(checkpoint) -> Engine | None:
 
 
 @pytest.fixture
-def engine(checkpoint, compiled_engine, monkeypatch):
-    """An engine of depth 1; without a GPU the kernels run in the interpreter."""
-    if compiled_engine is not None:
-        return compiled_engine
-    config = config_of(checkpoint)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr(torch.cuda, "Event", InstantEvent)
+def host(monkeypatch):
+    """The calls that need a device, without one."""
     make_empty = torch.empty
 
     def unpinned(*sizes, pin_memory=False, **options):
         return make_empty(*sizes, **options)
 
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.cuda, "Event", InstantEvent)
     monkeypatch.setattr(torch, "empty", unpinned)
+
+
+def interpreted_engine(checkpoint, steps_folder: Path | None = None, report=print) -> Engine:
+    """An engine of depth 1 whose kernels run in the interpreter, compiled if there is a folder."""
+    config = config_of(checkpoint)
     model = load_model(config, print)
     merge_projections(model.module)
     table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
                          config.block_size, np.array(model.eos_ids, np.int32))
     runner = cuda_runner.CudaRunner(model, table, NUM_BLOCKS, config)
+    if steps_folder is not None:
+        runner.compile(CompiledSteps(steps_folder, model.module, report), list)
     return Engine(Scheduler(table, BlockPool(NUM_BLOCKS), config), runner, depth=LAUNCHED_AHEAD)
+
+
+@pytest.fixture
+def engine(checkpoint, compiled_engine, request):
+    """On a GPU the compiled one."""
+    if compiled_engine is not None:
+        return compiled_engine
+    request.getfixturevalue("host")
+    return interpreted_engine(checkpoint)
 
 
 def generate(checkpoint, prompt, max_tokens, **options):
@@ -90,6 +105,23 @@ def test_greedy_output_in_changing_company_equals_generate(checkpoint, engine):
     for request in requests:
         expected = generate(checkpoint, request.prompt().tolist(), request.max_tokens)
         assert outcomes.token_ids[request.key] == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not shutil.which("g++"),
+                    reason="a GPU's engine is compiled anyway; for a CPU torch needs g++")
+def test_a_model_from_the_file_of_compiled_steps_equals_generate(checkpoint, host, tmp_path):
+    said = []
+    interpreted_engine(checkpoint, tmp_path, said.append)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.bin")}
+    engine = interpreted_engine(checkpoint, tmp_path, said.append)
+    requests = [submit(key, prompt, 3) for key, prompt in enumerate(PROMPTS[:2])]
+    outcomes = run_all(engine, {0: requests[:1], 1: requests[1:]})
+    for request in requests:
+        assert outcomes.token_ids[request.key] == generate(
+            checkpoint, request.prompt().tolist(), request.max_tokens)
+    assert said == []
+    assert {path.name for path in kept} == {"one.bin", "many.bin"}
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.bin")}
 
 
 def test_penalties_see_the_token_that_is_still_on_the_device(checkpoint, engine):
