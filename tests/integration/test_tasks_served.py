@@ -30,7 +30,8 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(start_server, folders):
-    return start_server(front_ends=1, **{f"{task}_model": str(folder) for task, folder in folders.items()})
+    models = {f"{task}_model": str(folder) for task, folder in folders.items()}
+    return start_server(front_ends=1, **models)
 
 
 @pytest.fixture
