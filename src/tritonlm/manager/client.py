@@ -100,16 +100,16 @@ class ManagerClient:
 
     async def _connected(self) -> asyncio.StreamWriter:
         async with self._connecting:
-            writer = self._writer
-            if writer is None:
-                try:
-                    reader, writer = await asyncio.wait_for(asyncio.open_connection(
-                        self._host, self._port, limit=MAX_LINE_BYTES), CONNECT_TIMEOUT_S)
-                except (OSError, asyncio.TimeoutError):
-                    raise Unavailable(f"no model manager answers at {self._host}:{self._port}"
-                                      ) from None
-                self._writer = writer
-                self._reading = asyncio.create_task(self._read(reader, writer))
+            if self._writer is not None:
+                return self._writer
+            try:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(
+                    self._host, self._port, limit=MAX_LINE_BYTES), CONNECT_TIMEOUT_S)
+            except (OSError, asyncio.TimeoutError):
+                raise Unavailable(f"no model manager answers at {self._host}:{self._port}"
+                                  ) from None
+            self._writer = writer
+            self._reading = asyncio.create_task(self._read(reader, writer))
             return writer
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import psutil
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 
 
 def choose_device(setting: str) -> str:

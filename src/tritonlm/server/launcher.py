@@ -30,6 +30,8 @@ from tritonlm.server.tritonserver import TritonServer
 
 EXIT_MARGIN_S = 3
 """What Triton waits beyond the requests' time, so that each of them gets an answer."""
+STORE_HTTP_THREADS = 32
+"""A load takes one of them until it is done, and with it whoever is on that thread already."""
 STUB_TIMEOUT_S = 120
 """For starting a Python model's process on a cold and busy machine; loading it is not bounded."""
 
@@ -42,6 +44,8 @@ class Launch:
     config: ModelConfig
     runtime: Runtime
     tasks: tuple[TaskConfig, ...] = ()
+    store: Path | None = None
+    """Folder of models that are loaded one by one, on demand; `config` is what is common to all."""
 
 
 def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
@@ -49,22 +53,40 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
 
     Raises `StartFailure`, and `InvalidArgument` for a checkpoint that cannot be served.
     """
+    settings = _with_ports(settings)
+    folder = checkpoint.resolve(config.model, config.revision)
+    tasks = task_models.chosen(settings, config.device)
+    config = replace(config, model=str(folder), revision=None)
+    return Launch(settings, _of_server(config, settings), _checked_runtime(settings), tasks)
+
+
+def prepare_store(settings: ServerSettings, store: Path) -> Launch:
+    """As `prepare`, for a server that has nothing loaded at first."""
+    settings = _with_ports(settings)
+    return Launch(settings, _of_server(ModelConfig(), settings), _checked_runtime(settings),
+                  store=store)
+
+
+def _with_ports(settings: ServerSettings) -> ServerSettings:
     chosen = ports.choose(settings.host, {
         "--http-port": settings.http_port,
         "--grpc-port": settings.grpc_port,
         "--metrics-port": settings.metrics_port,
     })
-    settings = replace(settings, http_port=chosen["--http-port"], grpc_port=chosen["--grpc-port"],
-                       metrics_port=chosen["--metrics-port"])
-    folder = checkpoint.resolve(config.model, config.revision)
-    tasks = task_models.chosen(settings, config.device)
+    return replace(settings, http_port=chosen["--http-port"], grpc_port=chosen["--grpc-port"],
+                   metrics_port=chosen["--metrics-port"])
+
+
+def _of_server(config: ModelConfig, settings: ServerSettings) -> ModelConfig:
+    return replace(config, server_url=f"http://{settings.reachable_host}:{settings.http_port}",
+                   drain_timeout_s=float(settings.exit_timeout_s))
+
+
+def _checked_runtime(settings: ServerSettings) -> Runtime:
     tritonserver = runtime.find(settings.tritonserver)
     preflight.check_libraries(tritonserver)
     preflight.check_numpy(tritonserver)
-    config = replace(config, model=str(folder), revision=None,
-                     server_url=f"http://{settings.reachable_host}:{settings.http_port}",
-                     drain_timeout_s=float(settings.exit_timeout_s))
-    return Launch(settings, config, tritonserver, tasks)
+    return tritonserver
 
 
 @contextmanager
@@ -78,22 +100,25 @@ def launch(
     """
     run = run_directory.create()
     with reaper.guard(run):
-        repositories = repository.render(sources, run.path / "repositories",
-                                         plan.config.to_parameters(), plan.settings.front_ends,
-                                         has_cache=plan.settings.response_cache_mib > 0)
-        repositories += repository.render_tasks(run.path / "repositories", plan.tasks,
-                                                has_cache=plan.settings.response_cache_mib > 0)
+        repositories = [plan.store] if plan.store else _render(plan, run, sources)
         log_path = plan.settings.log_file or run.log
         process = _start(plan, run, repositories, log_path)
         server = TritonServer(process, plan.settings, run.path, log_path, report)
         try:
-            server.wait_until_ready()
+            server.wait_until_ready(has_models=plan.store is None)
             yield server
         except StartFailure as failure:
             kept = log_path if plan.settings.log_file else run.keep_log()
             raise type(failure)(f"{failure.message} (log: {kept})") from None
         finally:
             server.stop()
+
+
+def _render(plan: Launch, run: RunDirectory, sources: tuple[Path, ...]) -> list[Path]:
+    target, has_cache = run.path / "repositories", plan.settings.response_cache_mib > 0
+    rendered = repository.render(sources, target, plan.config.to_parameters(),
+                                 plan.settings.front_ends, has_cache)
+    return rendered + repository.render_tasks(target, plan.tasks, has_cache)
 
 
 def _start(
@@ -126,11 +151,18 @@ def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[
         f"--exit-timeout-secs={settings.exit_timeout_s + EXIT_MARGIN_S}",
         *([f"--cache-config=local,size={settings.response_cache_mib * 2**20}"]
           if settings.response_cache_mib else []),
+        *(["--model-control-mode=explicit", f"--http-thread-count={STORE_HTTP_THREADS}"]
+          if plan.store else []),
     ]
 
 
 def _environment(plan: Launch, run: RunDirectory) -> dict[str, str]:
-    """The models' settings are in their configs, so those of this environment must not be."""
+    """The models' settings are in their configs, so those of this environment must not be.
+
+    In a store they are each model's own, and what all have in common is in the environment.
+    """
     names = {ENV_PREFIX + field.name.upper() for field in fields(ModelConfig)}
     kept = {name: text for name, text in plan.runtime.environment().items() if name not in names}
-    return kept | {processes.RUN_DIR_VARIABLE: os.fspath(run.path)}
+    common = plan.config.to_parameters() if plan.store else {}
+    return (kept | {ENV_PREFIX + name.upper(): text for name, text in common.items()}
+            | {processes.RUN_DIR_VARIABLE: os.fspath(run.path)})

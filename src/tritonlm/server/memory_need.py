@@ -85,7 +85,7 @@ def longest_request_bytes(folder: Path, config: ModelConfig, device: str) -> int
 def read_config(folder: Path) -> dict[str, Any]:
     """The checkpoint's config; of one for several kinds of input, that of its language model."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    return config | config.get("text_config", {})
+    return {**config, **config.get("text_config", {})}
 
 
 def _dtype(config: ModelConfig | TaskConfig, checkpoint: dict[str, Any], device: str) -> str:
@@ -117,7 +117,7 @@ def _read_header(file: Path) -> dict[str, Any]:
 
 
 def _tensor_bytes(name: str, tensor: dict[str, Any], size: int, quantization: str) -> float:
-    num_elements = math.prod(tensor["shape"])
+    num_elements: int = math.prod(tensor["shape"])
     if tensor["dtype"] not in {"F64", "F32", "BF16", "F16"}:
         return num_elements * STORED_BYTES.get(tensor["dtype"], 1)
     is_matrix = len(tensor["shape"]) == 2 and not any(part in name for part in LOOKED_UP)

@@ -35,6 +35,7 @@ class TritonServer:
         self._process, self._settings, self._report = process, settings, report
         self._log = log.Log(log_path)
         self._stubs: dict[psutil.Process, str] = {}
+        self._lost_model = ""
 
     @property
     def pid(self) -> int:
@@ -61,15 +62,19 @@ class TritonServer:
         """Page of the Prometheus metrics."""
         return f"http://{self.host}:{self._settings.metrics_port}/metrics"
 
-    def wait_until_ready(self) -> None:
-        """Return once every model is loaded and one has answered; raises `StartFailure`."""
+    def wait_until_ready(self, has_models: bool = True) -> None:
+        """Return once every model is loaded and one has answered; raises `StartFailure`.
+
+        A server without `has_models` has none yet.
+        """
         while not self._is_ready():
             self._show_log()
             self._check_alive()
             if self._log.failure:
                 raise StartFailure(self._log.failure)
             time.sleep(POLL_INTERVAL_S)
-        self._probe()
+        if has_models:
+            self._probe()
         self._show_log()
         # Not `children()`: that leaves some out when the machine's clock is being set.
         self._stubs = {process: _model_of(process) for process in processes.find(self.run_dir)
@@ -87,11 +92,16 @@ class TritonServer:
                 self._check_alive()
             except StartFailure as failure:
                 raise ServerLost(failure.message) from None
-            for stub, model in self._stubs.items():
-                if _has_ended(stub):
-                    self._process.kill()
-                    raise ServerLost(f"a process of model {model} has ended")
+            ended = (model for stub, model in self._stubs.items() if _has_ended(stub))
+            lost_model = self._lost_model or next(ended, "")
+            if lost_model:
+                self._process.kill()
+                raise ServerLost(f"a process of model {lost_model} has ended")
             time.sleep(POLL_INTERVAL_S)
+
+    def lose(self, model: str) -> None:
+        """Have `watch` end as for a model that has lost a process; any thread may call it."""
+        self._lost_model = model
 
     def stop(self) -> None:
         """Let running requests finish, for as long as the settings say, and end the process."""
