@@ -15,7 +15,7 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test drills bench-engine bench-memory bench-serving bench-gateway check install clean host
+.PHONY: help serve test drills bench-engine bench-memory bench-serving bench-gateway loadtest check install clean host
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ bench-serving: $(VENV)/.installed ## Measure a server as clients see it; ARGS=--
 
 bench-gateway: $(VENV)/.installed ## Measure what the gateway costs; ARGS=--help
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+loadtest: $(VENV)/.installed-dev ## Load every way in for 20 s, of HOST or a server of its own
+	$(BIN)/python -m loadtests $(if $(call is_given,HOST),--server '$(HOST)') \
+		--users 12 --spawn-rate 12 --run-time 20s --slo loadtests/short.yaml \
+		--html build/loadtest.html $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint and check types
 	$(BIN)/ruff check

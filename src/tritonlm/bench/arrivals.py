@@ -20,4 +20,5 @@ def arrival_times_s(
     intervals_s = np.random.default_rng(seed).gamma(burstiness, 1 / (rate * burstiness),
                                                     num_requests)
     times_s: NDArray[np.float64] = np.cumsum(intervals_s)
-    return times_s * (num_requests / rate / times_s[-1])
+    times_s *= num_requests / rate / times_s[-1]
+    return times_s

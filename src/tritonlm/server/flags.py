@@ -14,7 +14,7 @@ import typer
 
 def options_of(kind: type[Any], hidden: Collection[str] = ()) -> list[inspect.Parameter]:
     """One option for each field of the dataclass `kind` that is not `hidden`."""
-    texts, types = _field_texts(kind), get_type_hints(kind)
+    texts, types = field_texts(kind), get_type_hints(kind)
 
     def option(name: str, default: Any) -> inspect.Parameter:
         about = typer.Option(help=texts[name], show_envvar=False)
@@ -31,7 +31,7 @@ def settings_of(kind: Any, values: Mapping[str, Any], hidden: Collection[str] = 
                    if field.name not in hidden})
 
 
-def _field_texts(kind: type[Any]) -> dict[str, str]:
+def field_texts(kind: type[Any]) -> dict[str, str]:
     """The sentence that stands under each field in the source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)

@@ -1,0 +1,1 @@
+"""Load tests: users of every way in, with Locust."""

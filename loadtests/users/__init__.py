@@ -1,0 +1,1 @@
+"""Users, a module for each way in."""
