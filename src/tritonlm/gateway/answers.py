@@ -66,7 +66,7 @@ class Answers:
         if not self._has_begun:
             self._has_begun = True
             self._route.begun(time.monotonic() - self._start_s)
-        return _joined(pieces)
+        return joined(pieces)
 
     def __enter__(self) -> Answers:
         return self
@@ -109,7 +109,7 @@ class Answers:
         self._has_mail.set()
 
 
-def _joined(pieces: list[tuple[int, Piece]]) -> list[tuple[int, Piece]]:
+def joined(pieces: list[tuple[int, Piece]]) -> list[tuple[int, Piece]]:
     """Pieces of the same sequence as one, unless they tell log probabilities of their tokens."""
     if len(pieces) == 1 or any(piece.logprobs for _, piece in pieces):
         return pieces

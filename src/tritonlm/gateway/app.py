@@ -19,10 +19,13 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from tritonlm.caching.response_cache import ResponseCache
 from tritonlm.errors import NotFound, ServingError, Unavailable, from_code
 from tritonlm.gateway import logs, metrics, tokens
 from tritonlm.gateway.access import Access
 from tritonlm.gateway.body import json_object, read_body, read_call
+from tritonlm.gateway.cached_answers import HEADER as CACHE_HEADER
+from tritonlm.gateway.cached_answers import AnswerCache, note_wish
 from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.draining import Draining
 from tritonlm.gateway.events import open_events
@@ -52,7 +55,7 @@ class Gateway:
         self.settings = settings
 
     @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
         """Connections to the servers, from before the first request until after the last one."""
         settings = self.settings
         roster = Roster(settings.addresses,
@@ -62,9 +65,13 @@ class Gateway:
         self.draining = Draining(lambda: self.sockets.num_requests, settings.drain_timeout_s)
         self.draining.start()
         await self.fleet.start()
+        cache = (AnswerCache(ResponseCache(settings.cache.open(), settings.cache_ttl_s))
+                 if settings.cache.is_on else None)
         try:
-            yield
+            yield {"cache": cache}
         finally:
+            if cache is not None:
+                await cache.close()
             await self.fleet.close()
             metrics.forget_worker()
 
@@ -91,7 +98,9 @@ class Gateway:
     def call(self, kind: type[B], read: Callable[[B, dict[str, Any]], Call]) -> Any:
         """The endpoint whose bodies are of `kind` and say what `read` makes of them."""
         async def endpoint(request: Request) -> Response:
-            body, options = read_call(json_object(await request.body()), kind)
+            given = json_object(await request.body())
+            note_wish(request, given)
+            body, options = read_call(given, kind)
             call = read(body, request.state.caller.applied_to(options))
             return await answer(request, self.fleet, call)
         return endpoint
@@ -160,7 +169,8 @@ def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
         keys = KeyRing.load(settings.keys_file)
         limits = Limits(keys.keys, shared / "limits")
     cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"],
-                      allow_headers=["*"], expose_headers=["x-request-id", "retry-after"])
+                      allow_headers=["*"],
+                      expose_headers=["x-request-id", "retry-after", CACHE_HEADER])
     access = Middleware(Access, keys, limits, settings.max_body_bytes, settings.access_log)
     return [cors, access] if settings.origins else [access]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from functools import partial
 
 import grpc
@@ -19,6 +21,8 @@ from tritonlm_client.errors import from_message
 STATUS_TIMEOUT_S = 2.0
 """How long a server may take to say how it is."""
 LOST_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+OF_A_RUN = frozenset({"run_dir", "server_url"})
+"""Settings of a model that say nothing about its answers."""
 PROMPT_NAMES = {tensor.name for tensor in PROMPT}
 
 
@@ -33,7 +37,8 @@ class TritonConnection:
         open_stream = partial(self._stub.ModelStreamInfer, metadata=self._metadata)
         self._streams = [TritonStream(address.grpc_url, open_stream)
                          for _ in range(settings.streams)]
-        self._takes_prompts: dict[str, bool] = {}
+        self._configs: dict[tuple[str, str], ModelConfig] = {}
+        """Of each version of each model that is ready."""
 
     @property
     def stream(self) -> TritonStream:
@@ -61,9 +66,16 @@ class TritonConnection:
             index = await self._stub.RepositoryIndex(
                 messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S,
                 metadata=self._metadata)
-            return {entry.name for entry in index.models if await self._is_generator(entry.name)}
+            self._configs = {entry: self._configs.get(entry) or await self._config(*entry)
+                             for entry in ((model.name, model.version) for model in index.models)}
         except grpc.RpcError as error:
             raise Unavailable(str(error.details())) from None
+        return {name for (name, _), config in self._configs.items() if _takes_prompts(config)}
+
+    def identities(self, model: str) -> set[str]:
+        """What tells the versions of `model` apart that were ready at the last look."""
+        return {f"{model}:{version}:{_digest(config)}"
+                for (name, version), config in self._configs.items() if name == model}
 
     async def close(self) -> None:
         """End what still runs, and the connection."""
@@ -71,13 +83,11 @@ class TritonConnection:
             await stream.close()
         await self._channel.close()
 
-    async def _is_generator(self, model: str) -> bool:
-        if model not in self._takes_prompts:
-            reply = await self._stub.ModelConfig(messages.ModelConfigRequest(name=model),
-                                                 timeout=STATUS_TIMEOUT_S,
-                                                 metadata=self._metadata)
-            self._takes_prompts[model] = _takes_prompts(reply.config)
-        return self._takes_prompts[model]
+    async def _config(self, model: str, version: str) -> ModelConfig:
+        reply = await self._stub.ModelConfig(
+            messages.ModelConfigRequest(name=model, version=version), timeout=STATUS_TIMEOUT_S,
+            metadata=self._metadata)
+        return reply.config
 
 
 def _channel(address: ServerAddress, settings: GatewaySettings) -> grpc.aio.Channel:
@@ -95,3 +105,10 @@ def _channel(address: ServerAddress, settings: GatewaySettings) -> grpc.aio.Chan
 def _takes_prompts(config: ModelConfig) -> bool:
     return (config.model_transaction_policy.decoupled
             and {tensor.name for tensor in config.input} >= PROMPT_NAMES)
+
+
+def _digest(config: ModelConfig) -> str:
+    """The same for the same settings, whatever folder a server runs in."""
+    settings = {name: value.string_value for name, value in config.parameters.items()
+                if name not in OF_A_RUN}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

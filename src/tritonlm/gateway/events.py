@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tritonlm.errors import ServingError
 from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.cached_answers import CachedAnswers
 from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.failures import ClientGone, error_body
 from tritonlm.gateway.pieces import Piece
@@ -30,7 +31,9 @@ class Script(Protocol):
         """Data of the events after the last piece."""
 
 
-async def open_events(request: Request, answers: Answers, script: Script) -> EventStream:
+async def open_events(
+    request: Request, answers: Answers | CachedAnswers, script: Script
+) -> EventStream:
     """A stream of events once the first piece is there; raises `ServingError` if it fails."""
     try:
         first = await while_connected(request.receive, answers.__anext__())
@@ -43,7 +46,9 @@ async def open_events(request: Request, answers: Answers, script: Script) -> Eve
 class EventStream(Response):
     """Sends events as pieces come; an error amid them is an event, too."""
 
-    def __init__(self, answers: Answers, first: list[tuple[int, Piece]], script: Script) -> None:
+    def __init__(
+        self, answers: Answers | CachedAnswers, first: list[tuple[int, Piece]], script: Script
+    ) -> None:
         super().__init__()
         self._answers = answers
         self._first = first

@@ -68,6 +68,11 @@ class Fleet:
                            f"{', '.join(self.models)}")
         return model
 
+    def identity(self, model: str) -> list[str]:
+        """What tells apart the versions of `model` that are served now, wherever they are."""
+        return sorted(set().union(*(server.connection.identities(model)
+                                    for server in self._servers)))
+
     def open(self, requests: Sequence[ModelInferRequest], priority: str = "") -> Answers:
         """Send `requests`, all for one model, to a server that has it; raises `Unavailable`."""
         policy = BY_PRIORITY.get(priority or Options.priority, "normal")

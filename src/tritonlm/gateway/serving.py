@@ -25,8 +25,10 @@ BACKLOG = 4096
 def prepare(settings: GatewaySettings) -> socket.socket:
     """The socket that all workers accept from.
 
-    Raises `StartFailure` if the port is taken, and `InvalidArgument` for a bad file of keys.
+    Raises `StartFailure` if the port is taken or a cache cannot be had, and `InvalidArgument` for
+    a bad file of keys.
     """
+    settings.cache.check()
     if settings.keys_file is not None:
         KeyRing.load(settings.keys_file)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

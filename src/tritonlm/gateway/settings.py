@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tritonlm.caching.settings import CacheSettings
 from tritonlm.errors import InvalidArgument
 
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
@@ -95,6 +96,16 @@ class GatewaySettings:
     """With TLS: file of the certificate's key."""
     server_header: str = ""
     """Sent with each call to a server: NAME=VALUE, as its restricted protocols ask for."""
+    cache_mib: int = 0
+    """Keep answers to deterministic requests in each worker's memory, so many MiB; 0: none."""
+    cache_redis: str = ""
+    """Keep them in Redis too: redis://HOST:PORT/DB; needs tritonlm[cache]."""
+    cache_disk: Path | None = None
+    """Keep them in this folder too; needs tritonlm[cache]."""
+    cache_disk_mib: int = 1024
+    """Size of that folder."""
+    cache_ttl_s: float = 3600.0
+    """How long an answer is kept."""
     drain_timeout_s: int = 30
     """How long a gateway that is told to stop waits for running requests."""
 
@@ -116,11 +127,18 @@ class GatewaySettings:
         _require("server_header", "(hidden)",
                  not self.server_header or bool(self.server_metadata), "NAME=VALUE")
         self.aliases  # noqa: B018 - raises for a text that is none
+        self.cache  # noqa: B018 - so does this
 
     @property
     def addresses(self) -> tuple[ServerAddress, ...]:
         """The servers; raises `InvalidArgument`."""
         return tuple(ServerAddress.parse(text) for text in self.servers.split(",") if text.strip())
+
+    @property
+    def cache(self) -> CacheSettings:
+        """Which answers are kept where; raises `InvalidArgument`."""
+        return CacheSettings(self.cache_mib, self.cache_redis, self.cache_disk,
+                             self.cache_disk_mib, self.cache_ttl_s)
 
     @property
     def server_metadata(self) -> tuple[tuple[str, str], ...]:

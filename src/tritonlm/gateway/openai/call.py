@@ -14,6 +14,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.body import Body
+from tritonlm.gateway.cached_answers import CachedAnswers, open_answers, tell_outcome
 from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.events import encoded, open_events
 from tritonlm.gateway.fleet import Fleet
@@ -100,7 +101,7 @@ class Writer:
         last = {**self._head, "choices": [], "usage": self.usage.as_json()}
         return [encoded(last), DONE] if self._tells_usage else [DONE]
 
-    async def whole(self, answers: Answers) -> bytes:
+    async def whole(self, answers: Answers | CachedAnswers) -> bytes:
         """The body that tells of all answers; raises `ServingError`."""
         choices: dict[int, dict[str, Any]] = {}
         async for pieces in answers:
@@ -121,13 +122,16 @@ async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     writer = Writer(call)
     request.state.record.model = call.model
     request.state.record.usage = writer.usage
-    answers = fleet.open(call.requests(fleet.resolve(call.model)),
-                         str(call.options.get("priority", "")))
+    answers = open_answers(request, fleet, call.requests(fleet.resolve(call.model)),
+                           str(call.options.get("priority", "")))
     if call.is_stream:
-        return await open_events(request, answers, writer)
-    with answers:
-        body = await while_connected(request.receive, writer.whole(answers))
-    return Response(body, media_type="application/json")
+        response: Response = await open_events(request, answers, writer)
+    else:
+        with answers:
+            body = await while_connected(request.receive, writer.whole(answers))
+        response = Response(body, media_type="application/json")
+    tell_outcome(request, response, answers)
+    return response
 
 
 def merge_max_tokens(options: dict[str, Any], max_completion_tokens: int | None) -> None:

@@ -1,0 +1,136 @@
+"""Levels together: who is asked, what is copied up, what a broken one does."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tritonlm.caching.guarded_level import RETRY_S
+from tritonlm.caching.memory_level import MemoryLevel
+from tritonlm.caching.redis_level import RedisLevel
+from tritonlm.caching.response_cache import ResponseCache
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class Named(MemoryLevel):
+    """A level that notes what it is asked, and fails while `error` is set."""
+
+    def __init__(self, name, clock):
+        super().__init__(1000, clock)
+        self.name = name
+        self.asked = []
+        self.error = None
+
+    async def get(self, key):
+        self.asked.append(key)
+        self._fail()
+        return await super().get(key)
+
+    async def put(self, key, value, ttl_s):
+        self._fail()
+        self.last_ttl_s = ttl_s
+        await super().put(key, value, ttl_s)
+
+    def _fail(self):
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def levels(clock):
+    return [Named(name, clock) for name in ("first", "second", "third")]
+
+
+@pytest.fixture
+def cache(levels, clock):
+    return ResponseCache(levels, 60.0, clock)
+
+
+def counted(name, **labels):
+    return REGISTRY.get_sample_value(f"tritonlm_gateway_cache_{name}_total", labels) or 0.0
+
+
+async def test_the_first_that_has_it_answers(cache, levels):
+    await cache.put("k", b"value")
+    hits = counted("lookups", level="first", outcome="hit")
+    assert await cache.get("k") == b"value"
+    assert [level.asked for level in levels] == [["k"], [], []]
+    assert counted("lookups", level="first", outcome="hit") == hits + 1
+
+
+async def test_what_a_lower_level_has_is_copied_up_with_the_time_that_it_has_left(
+        cache, levels, clock):
+    await cache.put("k", b"value")
+    await levels[0].close()
+    await levels[1].close()
+    clock.now_s += 45
+    assert await cache.get("k") == b"value"
+    assert [level.last_ttl_s for level in levels] == [15.0, 15.0, 60.0]
+    assert await cache.get("k") == b"value"
+    assert [len(level.asked) for level in levels] == [2, 1, 1]
+    clock.now_s += 16
+    assert await cache.get("k") is None
+
+
+async def test_a_level_that_keeps_too_long_is_not_believed(cache, levels, clock):
+    await cache.put("k", b"value")
+    entry = await levels[0].get("k")
+    clock.now_s += 61
+    await levels[0].put("k", entry, 1000)
+    assert await cache.get("k") is None
+
+
+async def test_an_entry_of_somebody_else_is_not_taken(cache, levels):
+    await levels[0].put("k", b"short", 100)
+    assert await cache.get("k") is None
+
+
+async def test_a_broken_level_is_counted_told_once_and_left_alone(cache, levels, clock, caplog):
+    levels[1].error = ConnectionError("no route")
+    await levels[2].put("k", b"", 1)
+    errors = counted("errors", level="second")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert await cache.get("other") is None
+        assert len(levels[1].asked) == 1
+        clock.now_s += RETRY_S
+    assert counted("errors", level="second") == errors + 1
+    assert [record.message for record in caplog.records] == [
+        "cache level second failed, requests go on without it: no route"]
+
+
+async def test_the_other_levels_go_on_and_the_broken_one_comes_back(levels, clock, caplog,
+                                                                    monkeypatch):
+    monkeypatch.setattr("tritonlm.caching.guarded_level.RETRY_S", 0.0)
+    cache = ResponseCache(levels, 60.0, clock)
+    levels[0].error = OSError("full")
+    await cache.put("k", b"value")
+    assert await cache.get("k") == b"value"
+    levels[0].error = None
+    assert await cache.get("k") == b"value"
+    assert len(caplog.records) == 2
+    assert caplog.records[-1].message == "cache level first works again"
+    assert await cache.get("k") == b"value"
+    assert len(levels[1].asked) == 2
+
+
+async def test_a_redis_that_is_not_there_costs_an_answer_nothing_but_time(levels, clock):
+    cache = ResponseCache([levels[0], RedisLevel("redis://127.0.0.1:1")], 60.0, clock)
+    await cache.put("k", b"value")
+    assert await cache.get("k") == b"value"
+    assert await cache.get("l") is None
+    await cache.close()
