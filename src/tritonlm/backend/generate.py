@@ -10,6 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 from tritonlm.backend.admission import Admission
 from tritonlm.backend.arrivals import Cancellation, Refusal
+from tritonlm.backend.epilogue import Epilogue
 from tritonlm.backend.generation import Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
@@ -17,11 +18,13 @@ from tritonlm.backend.server_watch import ServerWatch
 from tritonlm.backend.session import Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
-from tritonlm.contract import MODELS, parse_options, parse_prompt
+from tritonlm.contract import MODELS, parse_options, parse_prompt, parse_traceparent
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.errors import ServingError
+from tritonlm.logs import configure
 from tritonlm.options import Options
 from tritonlm.text.encoding import Encoder
+from tritonlm.tracing import from_environment
 
 SWITCH_INTERVAL_S = 0.0005
 """A tenth of Python's: a request that comes in waits so long for the thread that sends."""
@@ -38,12 +41,15 @@ class Generate:
         """Return when the engines are ready."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         config = ModelConfig.from_triton(args)
+        configure(args["model_instance_name"], config.log_format)
         engines_of = config.engines_of or args["model_name"]
         endpoint = Endpoint.of(config.run_dir, engines_of, args["model_version"])
         self._keepers = [EngineKeeper(config, endpoint, index)
                          for index in range(config.num_engines)]
         metrics = FrontEndMetrics(args["model_name"], args["model_instance_name"], engines_of)
-        self._session = Session(config, endpoint, self._keepers, metrics)
+        epilogue = Epilogue(args["model_name"], metrics, from_environment("tritonlm"),
+                            config.request_log)
+        self._session = Session(config, endpoint, self._keepers, metrics, epilogue)
         self._watch = (ServerWatch(config.server_url, args["model_name"], args["model_version"],
                                    self._session.drain) if config.server_url else None)
         for keeper in self._keepers:
@@ -86,8 +92,10 @@ class Generate:
     def _admit(
         self, request: pb_utils.InferenceRequest, answer: Answer
     ) -> Generation | Cancellation:
-        tensors = request_tensors(request)
-        options = parse_options(tensors, request_parameters(request), request.request_id())
+        tensors, parameters = request_tensors(request), request_parameters(request)
+        answer.traceparent = parse_traceparent(parameters)
+        options = parse_options(tensors, parameters, request.request_id())
+        answer.request_id = options.request_id
         self.check(options)
         if options.cancel:
             return Cancellation(answer, options.request_id)

@@ -49,6 +49,9 @@ class Answer:
         self._sender = request.get_response_sender()
         self.requested = frozenset(request.requested_output_names())
         self.budget = TimeBudget()
+        self.request_id = request.request_id()
+        self.traceparent = ""
+        """The context of the trace that the request belongs to; empty if it is none's."""
         self.is_finished = False
         self._is_spent = False
         """Whether Triton takes no further response: in its default mode there is one."""
@@ -56,7 +59,9 @@ class Answer:
     def send(self, values: dict[str, Any], is_final: bool) -> None:
         """Send the requested ones of `values`."""
         assert not self.is_finished, "a response after the final one"
-        began_s = time.perf_counter()
+        began_s = time.monotonic()
+        if math.isnan(self.budget.first_send_s):
+            self.budget.first_send_s = began_s
         if self.is_cached:
             values = _cacheable(values)
         is_large = len(values["output_ids"]) > LARGE_TOKENS
@@ -66,7 +71,7 @@ class Answer:
         if is_final and is_large:
             self._sender.send(flags=FINAL)
         self.is_finished = is_final
-        self.budget.send_s += time.perf_counter() - began_s
+        self.budget.send_s += time.monotonic() - began_s
 
     def fail(self, error: Exception) -> None:
         """End with `error`, or with Triton's own where the one response failed on its way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import shutil
@@ -18,6 +19,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
 from tritonlm.engine.endpoint import Endpoint
 
+LOG = logging.getLogger(__name__)
 LOCK_INTERVAL_S = 0.1
 WATCH_INTERVAL_S = 0.2
 TAKEOVER_DELAY_S = 0.5
@@ -103,8 +105,7 @@ class EngineKeeper:
                 return
             if not self._was_ready and self._endpoint.read_failure(started_s) is None:
                 self._endpoint.write_failure(reason)
-            print(f"tritonlm: {reason}; starting another in {self._backoff_s:.1f} s",
-                  file=sys.stderr, flush=True)
+            LOG.warning(f"{reason}; starting another in {self._backoff_s:.1f} s")
             self._is_stopping.wait(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 

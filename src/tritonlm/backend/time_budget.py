@@ -19,6 +19,8 @@ class TimeBudget:
     first_token_s: float = math.nan
     """When the engine had the first token."""
     last_token_s: float = math.nan
+    first_send_s: float = math.nan
+    """When the first response was handed to Triton."""
     detokenize_s: float = 0.0
     send_s: float = 0.0
     num_cached_tokens: int = 0

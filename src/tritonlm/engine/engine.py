@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 import time
 from collections import deque
@@ -18,8 +19,10 @@ from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
+from tritonlm.logs import fields
 from tritonlm.errors import EngineFailure, ServingError
 
+LOG = logging.getLogger(__name__)
 NO_TOKEN = -1
 
 
@@ -199,8 +202,11 @@ class Engine:
             for measured in logprobs], at_s=now_s, first_tokens=FirstTokens.among(table, rows))
 
     def _fail(self, batch: Batch, message: str) -> News:
-        rows = self.scheduler.discard(batch, self._clock())
         table = self.scheduler.table
+        LOG.error("a step failed: %s", message, extra=fields(request_ids=[
+            request.submit.request_id for request in map(table.requests.__getitem__, batch.rows)
+            if request is not None]))
+        rows = self.scheduler.discard(batch, self._clock())
         return _failed(table.owner[rows], table.key[rows], EngineFailure(message))
 
     def _take_failures(self) -> list[News]:

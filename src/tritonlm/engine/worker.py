@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from tritonlm.engine.engine import News
 from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.engine.resources import ResourceWatch
 from tritonlm.errors import ServingError
+from tritonlm.logs import configure, fields
 
 PR_SET_PDEATHSIG = 1
 IDLE_POLL_MS = 500
@@ -34,14 +36,18 @@ COMPILING_POLL_MS = 1
 STATS_INTERVAL_MS = 100
 DEVICE_LOST = 70
 """Exit code of a worker whose device is of no more use to it."""
+LOG = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 
 class Worker:
     """Moves messages between front ends and an engine."""
 
-    def __init__(self, built: BuiltEngine, endpoint: Endpoint) -> None:
+    def __init__(
+        self, built: BuiltEngine, endpoint: Endpoint, logs_requests: bool = False
+    ) -> None:
         self._engine, self._limits = built.engine, built.limits
+        self._logs_requests = logs_requests
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished front end raises
         self._socket.setsockopt(zmq.SNDHWM, 0)
@@ -105,6 +111,9 @@ class Worker:
 
     def _handle(self, owner: int, message: messages.ToEngine) -> None:
         if isinstance(message, messages.Submit):
+            if self._logs_requests:
+                LOG.info("request queued", extra=fields(
+                    request_id=message.request_id, input_tokens=message.num_prompt_tokens))
             try:
                 self._engine.submit(owner, message)
             except QueueFull as error:
@@ -164,13 +173,13 @@ def _end_with_device() -> None:
     """
     reason = lost_device()
     if reason:
-        report(f"the device is lost: {reason}")
+        LOG.error("the device is lost: %s", reason)
         os._exit(DEVICE_LOST)
 
 
 def report(line: str) -> None:
     """Show a line of progress in the server's log."""
-    print(f"tritonlm: {line}", file=sys.stderr, flush=True)
+    LOG.info(line)
 
 
 def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> int:
@@ -179,6 +188,7 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
     _die_with_parent()
     try:
         config = ModelConfig(**json.loads(sys.argv[2]))
+        configure(f"engine {sys.argv[3]}", config.log_format)
         take_share(config, int(sys.argv[3]))
         built = build(config, report)
     except ServingError as error:
@@ -187,7 +197,7 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
     except Exception as error:
         endpoint.write_failure(f"{type(error).__name__}: {error}")
         raise
-    worker = Worker(built, endpoint)
+    worker = Worker(built, endpoint, config.request_log)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()
     return 0

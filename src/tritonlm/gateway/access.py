@@ -10,16 +10,18 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tritonlm.errors import ServingError
-from tritonlm.gateway import metrics
+from tritonlm.gateway import metrics, upstream
 from tritonlm.gateway.failures import CLIENT_GONE_STATUS, BodyTooLarge, error_response
 from tritonlm.gateway.keys import ApiKey, KeyRing
 from tritonlm.gateway.limits import Limits
+from tritonlm.gateway.upstream import Upstream
 from tritonlm.gateway.usage import Usage
+from tritonlm.logs import json_line
+from tritonlm.tracing import Tracer
 
 LOG = logging.getLogger("tritonlm.access")
 OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
@@ -41,6 +43,7 @@ class Record:
     model: str = ""
     usage: Usage = field(default_factory=Usage)
     key: ApiKey | None = None
+    upstream: Upstream = field(default_factory=Upstream)
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,27 @@ class Access:
 
     def __init__(
         self, app: ASGIApp, keys: KeyRing | None, limits: Limits | None, max_body_bytes: int,
-        is_logged: bool,
+        is_logged: bool, tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._keys = keys
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._is_logged = is_logged
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with what is wrong."""
         if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                if self._tracer is not None:
+                    self._tracer.close()
             return
         connection = HTTPConnection(scope)
-        record = Record(_request_id(connection), scope["path"])
+        record = Record(_request_id(connection), scope["path"],
+                        upstream=upstream.begin(self._tracer, connection))
         scope.setdefault("state", {})["record"] = record
         metrics.IN_FLIGHT.inc()
         try:
@@ -145,19 +154,33 @@ class Access:
             metrics.OUTPUT_TOKENS.labels(record.model).inc(record.usage.num_output_tokens)
         if self._is_logged:
             LOG.info(_log_line(record, scope, total_s))
+        if record.upstream.span is not None:
+            record.upstream.span.end(_attributes(record, scope), (
+                str(record.status) if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""))
 
 
 def _log_line(record: Record, scope: Scope, total_s: float) -> str:
-    told = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "request_id": record.request_id, "method": scope.get("method", "WEBSOCKET"),
-        "path": record.path, "status": record.status, "seconds": round(total_s, 4),
-        "first_byte_seconds": record.first_byte_s and round(record.first_byte_s, 4),
-        "key": record.key.name if record.key else None, "model": record.model or None,
-        "input_tokens": record.usage.num_input_tokens,
-        "output_tokens": record.usage.num_output_tokens,
+    return json_line(
+        "gateway", "request", request_id=record.request_id,
+        method=scope.get("method", "WEBSOCKET"), path=record.path, status=record.status,
+        seconds=round(total_s, 4),
+        first_byte_seconds=record.first_byte_s and round(record.first_byte_s, 4),
+        key=record.key.name if record.key else None, model=record.model or None,
+        input_tokens=record.usage.num_input_tokens, output_tokens=record.usage.num_output_tokens,
+        server_request_ids=list(record.upstream.request_ids))
+
+
+def _attributes(record: Record, scope: Scope) -> dict[str, Any]:
+    """What a span tells, under OpenTelemetry's names."""
+    return {
+        "http.request.method": scope.get("method", "GET"), "url.path": record.path,
+        "http.response.status_code": int(record.status),
+        "gen_ai.request.model": record.model or None,
+        "gen_ai.usage.input_tokens": record.usage.num_input_tokens,
+        "gen_ai.usage.output_tokens": record.usage.num_output_tokens,
+        "tritonlm.request_id": record.request_id,
+        "tritonlm.first_byte_seconds": record.first_byte_s,
     }
-    return msgspec.json.encode(told).decode()
 
 
 def _request_id(connection: HTTPConnection) -> str:

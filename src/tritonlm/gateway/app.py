@@ -41,6 +41,7 @@ from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.websocket import Sockets
+from tritonlm.tracing import from_environment
 
 PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:",
@@ -140,7 +141,7 @@ class Gateway:
 
 def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     """The application of one worker; `shared` is a folder that all workers have."""
-    logs.configure()
+    logs.configure(settings.log_format)
     gateway = Gateway(settings)
     read_chat = partial(chat_call, tool_parser=settings.tool_parser)
     chat, completions = (gateway.call(ChatBody, read_chat),
@@ -171,7 +172,8 @@ def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
     cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"],
                       allow_headers=["*"],
                       expose_headers=["x-request-id", "retry-after", CACHE_HEADER])
-    access = Middleware(Access, keys, limits, settings.max_body_bytes, settings.access_log)
+    access = Middleware(Access, keys, limits, settings.max_body_bytes, settings.access_log,
+                        from_environment("tritonlm-gateway"))
     return [cors, access] if settings.origins else [access]
 
 

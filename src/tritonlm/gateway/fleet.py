@@ -15,6 +15,7 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.stream import TritonStream
+from tritonlm.gateway.upstream import hand_on
 from tritonlm.options import Options
 from tritonlm_client.balancing.policy import BY_PRIORITY, choose
 
@@ -76,6 +77,8 @@ class Fleet:
     def open(self, requests: Sequence[ModelInferRequest], priority: str = "") -> Answers:
         """Send `requests`, all for one model, to a server that has it; raises `Unavailable`."""
         policy = BY_PRIORITY.get(priority or Options.priority, "normal")
+        for request in requests:
+            hand_on(request)
         return Answers(FleetRoute(self, requests[0], policy), requests)
 
     def choose(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from tritonlm import logs
 
-def configure() -> None:
-    """Have the package's log written, once."""
-    for name, level, form in (
-        ("tritonlm.access", logging.INFO, "%(message)s"),
-        ("tritonlm", logging.WARNING, "%(levelname)s %(name)s: %(message)s"),
-    ):
-        logger = logging.getLogger(name)
-        if not logger.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter(form))
-            logger.addHandler(handler)
-            logger.setLevel(level)
-    logging.getLogger("tritonlm.access").propagate = False
+
+def configure(form: str) -> None:
+    """Have the package's log written, in one of `logs.FORMS`."""
+    logs.configure("gateway", form)
+    access = logging.getLogger("tritonlm.access")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    access.handlers[:] = [handler]
+    access.setLevel(logging.INFO)
+    access.propagate = False

@@ -13,6 +13,7 @@ from typing import Any
 
 from tritonlm.caching.settings import CacheSettings
 from tritonlm.errors import InvalidArgument
+from tritonlm.logs import FORMS
 
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
 MAX_PORT = 65535
@@ -84,6 +85,8 @@ class GatewaySettings:
     """Origins whose pages may call, separated by commas; * is all."""
     max_body_bytes: int = 4 * 1024 * 1024
     """Largest body of a request, or message of a WebSocket."""
+    log_format: str = "text"
+    """text or json: lines of log for people, or JSON objects."""
     access_log: bool = True
     """Write a line of JSON on stderr for each request."""
     tls: bool = False
@@ -118,6 +121,8 @@ class GatewaySettings:
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
         _require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
                  f"one of {', '.join(TOOL_PARSERS[1:])}, or none")
+        _require("log_format", self.log_format, self.log_format in FORMS,
+                 f"one of {', '.join(FORMS)}")
         _require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
         _require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
                  "given together with tls_key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, partial
@@ -12,13 +13,14 @@ from typing import Any
 from rich.console import Console
 
 from tritonlm.config import ENV_PREFIX, ModelConfig
+from tritonlm.logs import JSON_START, PREFIX, json_line
 from tritonlm.server import announcement, gateway_process, launcher, supervisor
 from tritonlm.server.flags import options_of, settings_of
 from tritonlm.server.gateway_process import GatewayStart
-from tritonlm.server.log import PREFIX
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 SERVE_CONTEXT = {"auto_envvar_prefix": ENV_PREFIX.rstrip("_")}
 SET_BY_LAUNCHER = frozenset({"run_dir", "engines_of", "server_url", "drain_timeout_s"})
 
@@ -28,7 +30,7 @@ def serve(**values: Any) -> None:
 
     An option may also be set in the environment: --http-port as TRITONLM_HTTP_PORT.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    report = _report_json if values["log_format"] == "json" else _report_text
     _stop_on_signals()
     try:
         plan = launcher.prepare(settings_of(ServerSettings, values),
@@ -36,37 +38,51 @@ def serve(**values: Any) -> None:
         gateway_port = settings_of(GatewayStart, values).choose_port(plan.settings)
         with ExitStack() as beside:
             # The gateway goes first: the server would wait for its streams.
-            _run(plan, console, partial(_start_gateway, beside, gateway_port, values["model"]),
-                 beside.close)
+            _run(plan, report, partial(_start_gateway, beside, gateway_port, values["model"],
+                                       log_format=values["log_format"]), beside.close)
     except KeyboardInterrupt:
-        console.print(f"{PREFIX}stopped", markup=False)
+        report(f"{PREFIX}stopped")
 
 
 def _start_gateway(
-    beside: ExitStack, port: int | None, model: str, server: ServerSettings
+    beside: ExitStack, port: int | None, model: str, server: ServerSettings, log_format: str
 ) -> str | None:
     """The URL of a gateway that lives as long as `beside`, if there is to be one."""
     if port is None:
         return None
-    return beside.enter_context(gateway_process.running(port, server, model))
+    return beside.enter_context(
+        gateway_process.running(port, server, model, log_format=log_format))
 
 
 def _run(
-    plan: launcher.Launch, console: Console,
+    plan: launcher.Launch, report: Callable[[str], None],
     start_gateway: Callable[[ServerSettings], str | None], stop_gateway: Callable[[], None],
 ) -> None:
-    def report(line: str) -> None:
-        console.print(line, markup=False)
-
     report(f"{PREFIX}starting tritonserver with {plan.config.model}")
     start_once = cache(start_gateway)  # it finds a server that was started again by itself
-    with console.status("loading the models") as status:
+    with CONSOLE.status("loading the models") as status:
         def announce(server: TritonServer) -> None:
             status.stop()
             gateway_url = start_once(plan.settings)
-            print(announcement.text(server, plan.config.model, gateway_url), flush=True)
+            if report is _report_json:
+                report(json_line("serve", "ready", http=server.http_url, grpc=server.grpc_url,
+                                 metrics=server.metrics_url, gateway=gateway_url))
+            else:
+                print(announcement.text(server, plan.config.model, gateway_url), flush=True)
 
         supervisor.run(plan, report, announce, stop_gateway)
+
+
+def _report_text(line: str) -> None:
+    CONSOLE.print(line, markup=False)
+
+
+def _report_json(line: str) -> None:
+    """Lines of models are JSON already; those of tritonserver itself never are."""
+    if not line.startswith(JSON_START):
+        process = "serve" if line.startswith(PREFIX) else "tritonserver"
+        line = json_line(process, line.removeprefix(PREFIX))
+    print(line, file=sys.stderr, flush=True)
 
 
 def _stop_on_signals() -> None:

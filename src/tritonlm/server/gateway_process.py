@@ -48,13 +48,14 @@ class GatewayStart:
 
 @contextmanager
 def running(
-    port: int, server: ServerSettings, model: str, workers: int = 1
+    port: int, server: ServerSettings, model: str, workers: int = 1, log_format: str = "text"
 ) -> Iterator[str]:
     """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`."""
     settings = {
         "servers": f"{server.reachable_host}:{server.grpc_port}:{server.metrics_port}",
         "host": server.host, "port": port, "model_names": f"{_name_of(model)}=generate",
         "workers": workers, "access_log": False, "drain_timeout_s": server.exit_timeout_s,
+        "log_format": log_format,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PREFIX = "tritonlm: "
-"""Lines of ours, from whichever process, begin with it."""
+from tritonlm.logs import JSON_START, PREFIX
+
 LOADED = re.compile(r"\"successfully loaded '([^']+)'\"")
 FAILED_LOAD = re.compile(r"\"failed to load '([^']+)' version \d+: [A-Za-z ]+: (.*)\"$")
 REFUSED = re.compile(r"^E\d.* model_repository_manager\.cc:\d+\] \"(.*)\"$|"
@@ -39,7 +39,7 @@ class Log:
 
 def progress(line: str) -> str | None:
     """The line to show to somebody who waits for the server, if `line` is of interest."""
-    if line.startswith(PREFIX):
+    if line.startswith((PREFIX, JSON_START)):
         return line
     loaded = LOADED.search(line)
     return f"{PREFIX}model {loaded[1]} is loaded" if loaded else None

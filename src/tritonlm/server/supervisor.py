@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tritonlm.errors import ServerLost, StartFailure
+from tritonlm.logs import PREFIX
 from tritonlm.server import launcher
-from tritonlm.server.log import PREFIX
 from tritonlm.server.tritonserver import TritonServer
 
 MIN_BACKOFF_S = 1.0

@@ -117,7 +117,7 @@ def test_a_step_that_fails_fails_its_requests_alone(failing_step, front_end, ser
     assert hear(front_end, messages.Failed).request_keys() == [2]
 
 
-def test_a_process_whose_device_is_lost_ends_at_once(failing_step, front_end, monkeypatch, capsys):
+def test_a_process_whose_device_is_lost_ends_at_once(failing_step, front_end, monkeypatch, caplog):
     def end(code):
         raise Ended(code)
 
@@ -129,8 +129,8 @@ def test_a_process_whose_device_is_lost_ends_at_once(failing_step, front_end, mo
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(Ended, match=str(worker.DEVICE_LOST)):
         failing_step()
-    assert capsys.readouterr().err == (
-        "tritonlm: the device is lost: CUDA error: an illegal memory access was encountered\n")
+    assert caplog.messages[-1] == (
+        "the device is lost: CUDA error: an illegal memory access was encountered")
     with pytest.raises(AssertionError, match="no "):
         hear(front_end, messages.Failed)
 

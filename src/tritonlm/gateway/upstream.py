@@ -1,0 +1,51 @@
+"""What a request to the gateway has in common with those that servers get for its sake."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+from tritonclient.grpc.service_pb2 import ModelInferRequest
+
+from tritonlm.tracing import TRACEPARENT, LiveSpan, Tracer, is_traceparent
+
+MAX_TOLD = 100
+"""Ids that are kept for the log: a WebSocket may have had any number of requests."""
+
+
+@dataclass
+class Upstream:
+    """The trace that a request belongs to, and the ids that servers know it by."""
+
+    traceparent: str = ""
+    span: LiveSpan | None = None
+    request_ids: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_TOLD))
+
+
+CURRENT: ContextVar[Upstream | None] = ContextVar("upstream", default=None)
+"""That of the request which is being answered."""
+
+
+def begin(tracer: Tracer | None, connection: HTTPConnection) -> Upstream:
+    """The trace goes on that the client names, if it does so in a valid way; else one begins."""
+    given = connection.headers.get(TRACEPARENT, "")
+    upstream = Upstream(given if is_traceparent(given) else "")
+    method = connection.scope.get("method", "WEBSOCKET")
+    if tracer is not None and method in {"POST", "WEBSOCKET"}:
+        path = connection.scope["path"]
+        upstream.span = tracer.begin(f"{method} {path}", upstream.traceparent)
+        upstream.traceparent = upstream.span.traceparent
+    CURRENT.set(upstream)
+    return upstream
+
+
+def hand_on(request: ModelInferRequest) -> None:
+    """Have a request to a server belong to the one that is being answered."""
+    upstream = CURRENT.get()
+    if upstream is None:
+        return
+    upstream.request_ids.append(request.id)
+    if upstream.traceparent:
+        request.parameters[TRACEPARENT].string_param = upstream.traceparent
