@@ -8,7 +8,6 @@
 # Nothing else changes while its Python is 3.10 to 3.13, which constraints.txt pins packages for. One
 # of them is numpy 1.26, since the Python backend up to 24.10 cannot read the arrays of numpy 2.
 # torch brings its own CUDA 13, for which the node needs an NVIDIA driver of 580 or newer in any case.
-# checkov:skip=CKV_DOCKER_7: every FROM takes its tag from these
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.10-py3
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
