@@ -19,8 +19,8 @@ from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
-from tritonlm.logs import fields
 from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.logs import fields
 
 LOG = logging.getLogger(__name__)
 NO_TOKEN = -1
