@@ -79,7 +79,7 @@ def schema_value(name: str, value: Any, allowed: str) -> str:
         return ""
     try:
         schema = json.loads(value) if isinstance(value, str | bytes) else value
-        if isinstance(schema, Mapping | bool):
+        if isinstance(schema, Mapping):
             return json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
         pass

@@ -39,8 +39,8 @@ CASES = {
                    [{"5": 101}, {"-1": 1}, {2**31: 1}, "[]", "{", "", 5,
                     [[5, 1]], dict.fromkeys(range(1025), 1)]),
     "bad_words": (["a", ["a", "b"], [], ["x" * 256] * 64], [["a"] * 65, "x" * 257, 5, [None]]),
-    "guided_json": ([{"type": "object"}, '{"type": "object"}', True, "false"],
-                    ["[]", "{", 5, "5", {"enum": ["x" * 131_072]}, {"a": {1}}]),
+    "guided_json": ([{"type": "object"}, '{"type": "object"}', {}],
+                    ["[]", "{", 5, "5", True, "false", {"enum": ["x" * 131_072]}, {"a": {1}}]),
     "guided_regex": (["a+", ""], ["x" * 131_073, 5]),
     "guided_choice": (["a", ["a", "b"], []], [["a"] * 1025, "x" * 1025, 5, [None]]),
     "guided_grammar": (["start: /a/", ""], ["x" * 131_073, 5]),
@@ -276,10 +276,10 @@ def test_an_error_does_not_repeat_a_megabyte():
 
 
 def test_an_answer_is_held_to_one_grammar():
-    with pytest.raises(InvalidArgument, match="guided_json and guided_regex are given"):
+    with pytest.raises(InvalidArgument, match=r"guided_json and guided_regex are given"):
         options_of({"guided_json": {}, "guided_regex": "a"})
 
 
 def test_a_held_answer_ends_with_its_grammar():
-    with pytest.raises(InvalidArgument, match="^ignore_eos: True is not allowed; .* guided_choice"):
+    with pytest.raises(InvalidArgument, match=r"^ignore_eos: True .* guided_choice"):
         options_of({"guided_choice": ["a"], "ignore_eos": True})

@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 
-from llguidance import LLMatcher, grammar_from
+from llguidance import LLMatcher, grammar_from, regex_to_lark
 
 from tritonlm.engine.grammar import LIMITS, Guide, refusal
 from tritonlm.options import JSON_WHITESPACE
@@ -24,6 +26,14 @@ MAX_BYTES = 4 * 2**30
 STACK_BYTES = 4 * 2**20
 """What a grammar may take here; who compiles it after the trial needs as much."""
 DEATHS = {-signal.SIGPROF: f"it takes more than {MAX_COMPILE_S} s to compile"}
+SOURCES: dict[str, Callable[[str], str]] = {
+    "guided_json": lambda text: LLMatcher.grammar_from_json_schema(
+        text, defaults={"whitespace_pattern": JSON_WHITESPACE}),
+    # There, \d is 0 to 9, as in JSON schemas.
+    "guided_regex": lambda text: f"start: /{regex_to_lark(text, 'd')}/",
+    "guided_choice": partial(grammar_from, "choice"),
+    "guided_grammar": partial(grammar_from, "grammar"),
+}
 TOO_LARGE = "it is too large or nests too deeply"
 
 
@@ -55,13 +65,7 @@ def _try(guide: Guide) -> tuple[str, str]:
     """The source of a grammar, and what is wrong with it."""
     name, text = guide
     try:
-        if name == "guided_json":
-            source = LLMatcher.grammar_from_json_schema(
-                text, defaults={"whitespace_pattern": JSON_WHITESPACE})
-        elif name == "guided_grammar":
-            source = grammar_from("grammar", text)
-        else:
-            source = grammar_from("regex" if name == "guided_regex" else "choice", text)
+        source = SOURCES[name](text)
     except ValueError as error:
         return "", str(error)
     return source, LLMatcher.validate_grammar(source, limits=LIMITS)

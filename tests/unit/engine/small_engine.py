@@ -33,7 +33,8 @@ def launched_ahead(engine):
     """The same model in an engine of depth 1, its steps run at once but read back later."""
     old, config = engine.scheduler.table, ModelConfig(max_num_seqs=32, max_num_batched_tokens=64)
     table = RequestTable(2 * 32, old.token_ids.shape[1], old.block_size, old._eos_ids)
-    scheduler = Scheduler(table, BlockPool(engine.scheduler.blocks.num_blocks), config)
+    scheduler = Scheduler(table, BlockPool(engine.scheduler.blocks.num_blocks), config,
+                          engine.scheduler._grammars)
     run = engine.runner.run.func
     last_token = np.zeros(2 * 32, np.int32)
 
