@@ -86,11 +86,13 @@ class AsyncStream:
         return await begin(self._first_chunk, self._models[-1])
 
     async def _first_chunk(self, model: str) -> Chunk | None:
+        if self._cancelled.is_set():
+            return None
         for attempt in self._attempts.round(model):
             with attempt:
                 self.model = model
                 self._rest = aiter(self._attempts.open(attempt))
-                if self._cancelled.is_set():
+                if self._cancelled.is_set():  # it was meanwhile
                     await attempt.call.cancel()
                 return await anext(self._rest, None)
         return None

@@ -82,11 +82,13 @@ class Stream:
         return begin(self._first_chunk, self._models[-1])
 
     def _first_chunk(self, model: str) -> Chunk | None:
+        if self._cancelled.is_set():
+            return None
         for attempt in self._attempts.round(model):
             with attempt:
                 self.model = model
                 self._rest = iter(self._attempts.open(attempt))
-                if self._cancelled.is_set():
+                if self._cancelled.is_set():  # it was meanwhile
                     attempt.call.cancel()
                 return next(self._rest, None)
         return None

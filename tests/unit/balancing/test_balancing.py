@@ -171,3 +171,20 @@ def test_a_server_that_goes_on_failing_stays_away_longer_and_longer():
     health.succeed()
     health.fail()
     assert not health.is_ejected
+
+
+def test_the_first_request_after_an_ejection_is_a_trial_and_others_wait_for_it():
+    clock = Clock()
+    health = Health(clock)
+    for _ in range(3):
+        health.fail()
+    clock.now_s = 1.0
+    health.begin()
+    assert health.is_ejected
+    health.fail()
+    clock.now_s = 2.9
+    assert health.is_ejected
+    clock.now_s = 3.0
+    health.begin()
+    health.succeed()
+    assert not health.is_ejected
