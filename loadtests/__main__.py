@@ -64,7 +64,8 @@ def _addresses(host: str | None, echo_step_ms: float | None) -> Iterator[list[st
     # Imported here: a machine that only asks need not have what a server needs.
     from benchmarks.running import running_gateway, running_server  # noqa: PLC0415
 
-    with running_server(echo_step_ms, kv_cache_gib=0.5) as server, running_gateway(server) as gateway:
+    with (running_server(echo_step_ms, kv_cache_gib=0.5) as server,
+          running_gateway(server) as gateway):
         yield ["--host", f"http://{gateway}", "--grpc-url", server.grpc_url,
                "--http-url", server.http_url.removeprefix("http://")]
 

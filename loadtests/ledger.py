@@ -32,7 +32,7 @@ class Histogram:
 
     def percentile(self, percent: float) -> float:
         """The least value that so many percent do not exceed; NaN without values."""
-        left = max(1, math.ceil(self.total * percent / 100))
+        left = max(1, math.ceil(round(self.total * percent / 100, 6)))
         for bucket in sorted(self.counts):
             left -= self.counts[bucket]
             if left <= 0:

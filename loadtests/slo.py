@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ KINDS = ("grpc", "triton-sse", "sse", "websocket", "openai", "embeddings", "batc
 ENTRIES = ("ttft", "itl", "e2e")
 LIMITS = ("ttft_ms", "tpot_ms", "e2e_ms")
 SHARE = "0 to 1"
+PERCENTILE = re.compile(r"p\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Slo:
         goodput = goodput or {}
         max_error_share = parts.get("max_error_share")
         return cls(
-            dict(_percentiles(parts.get("latency_ms", {}))),
+            dict(_percentiles(parts["latency_ms"])) if "latency_ms" in parts else {},
             None if max_error_share is None else _share("max_error_share", max_error_share),
             {name.removesuffix("_ms"): _ms(f"goodput: {name}", value)
              for name, value in goodput.items() if name in LIMITS},
@@ -98,8 +100,7 @@ def _percentiles(given: Any) -> Iterator[tuple[str, dict[str, float]]]:
         place = f"latency_ms: {entry}"
         percentiles = {}
         for name, limit in _mapping(place, limits).items():
-            percent = float_value(place, str(name)[1:], "p50, p99, p99.9, ...")
-            if not (str(name).startswith("p") and 0 < percent <= 100):
+            if not (PERCENTILE.fullmatch(str(name)) and 0 < float(name[1:]) <= 100):
                 raise InvalidArgument(place, name, "allowed: p50, p99, p99.9, ...")
             percentiles[name] = _ms(f"{place}: {name}", limit)
         yield entry, percentiles

@@ -53,6 +53,12 @@ class Behaviour:
     settings: Settings
     random: Random = field(default_factory=Random)
 
+    def interval_s(self) -> float:
+        """From a request to the next: that of a Poisson process, or none in a closed loop."""
+        if self.settings.arrivals == "closed":
+            return 0.0
+        return self.random.expovariate(self.settings.rate)
+
     def prompt(self) -> str:
         """Words at random, so that no prefix cache knows them."""
         num_words = int(Mix.parse("prompt_words", self.settings.prompt_words).draw(self.random))

@@ -44,10 +44,8 @@ class LanguageUser(User):
         """Let go of all connections."""
 
     def wait_time(self) -> float:
-        """Seconds until the next request: the intervals of a Poisson process, or none."""
-        if self.settings.arrivals == "closed":
-            return 0.0
-        return self.behaviour.random.expovariate(self.settings.rate)
+        """Seconds until the next request."""
+        return self.behaviour.interval_s()
 
     @task
     def request(self) -> None:
