@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -133,14 +134,20 @@ class CudaRunner:
             graph.buffer.fill(batch)
             graph.graph.replay()
             computed = graph.computed
-        num_drawn, rows = batch.sampled.size, batch.rows[batch.sampled]
-        if self._table.sampling.is_drawable[rows].all() and not places.size:
-            return self._read_back(computed.drawn[:num_drawn], ())
-        newest = computed.token_ids[self._to_device(last_places(batch))]
-        logits = computed.logits[: places.size + num_drawn].float()
-        chosen = choose(logits, batch, self._table, places, newest)
-        self._last_token[self._to_device(rows).long()] = chosen.token_ids.int()
-        return self._read_back(chosen.token_ids, chosen.logprobs)
+        rows = batch.rows[batch.sampled]
+        others = np.flatnonzero(~self._table.sampling.is_drawable[rows])
+        drawn = computed.drawn[: rows.size]
+        if not others.size and not places.size:
+            return self._read_back(drawn, ())
+        # What the kernel cannot draw is chosen here, beside the graph.
+        rest = replace(batch, sampled=batch.sampled[others])
+        wanted = np.concatenate((np.arange(places.size), places.size + others))
+        newest = computed.token_ids[self._to_device(last_places(rest))]
+        logits = computed.logits[self._to_device(wanted)].float()
+        chosen = choose(logits, rest, self._table, places, newest)
+        drawn[self._to_device(others)] = chosen.token_ids.int()
+        self._last_token[self._to_device(rows[others]).long()] = chosen.token_ids.int()
+        return self._read_back(drawn, chosen.logprobs)
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -191,7 +198,7 @@ class CudaRunner:
         return StepBuffer(num_tokens, num_requests, self._table, self._model.device)
 
     def _to_device(self, values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._model.device, non_blocking=True)
+        return torch.from_numpy(values).pin_memory().to(self._model.device, non_blocking=True)
 
 
 def _bind_forward(model: LoadedModel) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:

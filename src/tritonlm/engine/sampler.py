@@ -38,7 +38,10 @@ class SamplingRows:
     def of(cls, table: RequestTable, rows: Int32, device: torch.device) -> SamplingRows:
         """The options of `rows` of the table."""
         def column(values: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(values[rows]).to(device, non_blocking=True)
+            host = torch.from_numpy(values[rows])
+            # From other memory a copy waits for all that the device has to do before it.
+            host = host.pin_memory() if device.type == "cuda" else host
+            return host.to(device, non_blocking=True)
 
         options = table.sampling
         return cls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from drive import run_all, submit
-from tests.checkpoints import VOCAB_SIZE, save_random_model
+from llguidance import LLTokenizer
+from tests.checkpoints import SIZES, VOCAB_SIZE, save_random_model
+from tests.small_tokenizers import build_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tritonlm.config import ModelConfig
@@ -17,6 +20,7 @@ from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.build import LAUNCHED_AHEAD, build_engine
 from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.engine import Engine
+from tritonlm.engine.grammars import Grammars
 from tritonlm.engine.loading import load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.scheduler import Scheduler
@@ -137,6 +141,31 @@ def test_a_seed_gives_the_same_tokens_as_the_plain_runner(checkpoint, engine):
     plain = build_engine(ModelConfig(str(checkpoint), device="cpu", kv_cache_gib=0.01), print)
     expected = run_all(plain.engine, {0: requests}).token_ids
     assert run_all(engine, {0: requests}).token_ids == expected
+
+
+def test_the_held_and_the_free_share_a_batch(checkpoint, engine):
+    """What is held gets a token in every second step, and what it would get by itself."""
+    tokenizer = LLTokenizer(build_tokenizer("byte_level").to_str(),
+                            eos_token=[SIZES["eos_token_id"]])
+    regex, choice = ("guided_regex", "[ab]{2}c"), ("guided_choice", '["xy"]')
+    options = {"temperature": 1.0, "max_tokens": 6}
+    requests = [
+        submit(0, PROMPTS[0], seed=3, guide=regex, **options),
+        submit(1, PROMPTS[1], seed=4, **options),
+        submit(2, PROMPTS[3], seed=5, guide=choice, num_logprobs=1, **options)]
+    config = ModelConfig(str(checkpoint), device="cpu", kv_cache_gib=0.01)
+    plain = build_engine(config, print).engine
+    grammars = plain.scheduler._grammars = engine.scheduler._grammars = Grammars(lambda: tokenizer)
+    for guide in (regex, choice):
+        grammars.compile(guide).result()
+    outcomes = run_all(engine, {0: requests[:2], 2: requests[2:]})
+    assert outcomes.reasons == {0: "stop", 1: "length", 2: "stop"}
+    assert re.fullmatch("[ab]{2}c", tokenizer.decode_str(outcomes.token_ids[0][:-1]))
+    assert tokenizer.decode_str(outcomes.token_ids[2][:-1]) == "xy"
+    for request in requests:
+        alone = run_all(plain, {0: [request]})
+        assert outcomes.token_ids[request.key] == alone.token_ids[request.key]
+        assert outcomes.logprobs[request.key].keys() == alone.logprobs[request.key].keys()
 
 
 def test_drawable_and_other_requests_share_a_batch(checkpoint, engine):
