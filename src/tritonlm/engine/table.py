@@ -72,7 +72,9 @@ class RequestTable:
         One that a grammar holds sits out until its last token is known.
         """
         rows = self.runnable()
-        return rows[~self.sampling.is_guided[rows] | (self.num_pending[rows] == 0)]
+        is_known = ~self.sampling.is_guided[rows] | (self.num_pending[rows] == 0)
+        ready: NDArray[np.int32] = rows[is_known]
+        return ready
 
     def most_urgent_first(
         self, rows: NDArray[np.int32], num_classes_up: NDArray[np.float64] | int = 0
