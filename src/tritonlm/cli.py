@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tritonlm.commands.batch import batch
 from tritonlm.commands.bench import bench
 from tritonlm.commands.chat import chat
 from tritonlm.commands.fetch import fetch
@@ -15,6 +16,7 @@ from tritonlm.commands.generate import generate
 from tritonlm.commands.health import health
 from tritonlm.commands.models import models
 from tritonlm.commands.new_key import new_key_command
+from tritonlm.commands.repo import repo
 from tritonlm.errors import ServingError
 from tritonlm.server.command import SERVE_CONTEXT, serve
 
@@ -43,5 +45,6 @@ def tritonlm() -> None:
 app.command(context_settings=SERVE_CONTEXT)(serve)
 app.command(context_settings=GATEWAY_CONTEXT)(gateway)
 app.command("new-key")(new_key_command)
-for _command in (generate, chat, models, fetch, health, bench):
+app.add_typer(repo, name="repo")
+for _command in (generate, chat, models, fetch, health, bench, batch):
     app.command()(_command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -19,14 +18,14 @@ from tritonlm.errors import InvalidArgument
 from tritonlm.server.command import SET_BY_LAUNCHER
 from tritonlm.server.flags import options_of
 from tritonlm.server.model_checks import check, complete, find_problems
-from tritonlm.server.model_store import SETTINGS, ModelStore, StoredModel
+from tritonlm.server.model_store import DEFAULT_FOLDER, SETTINGS, ModelStore, StoredModel
+from tritonlm.server.store_command import serve_store
 
 HIDDEN = SET_BY_LAUNCHER | {"model", "revision"}
-DEFAULT_FOLDER = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share",
-                      "tritonlm", "models")
 Repository: TypeAlias = Annotated[Path, typer.Option(
     "--repository", envvar="TRITONLM_REPOSITORY", help="Folder of the models.")]
-Name: TypeAlias = Annotated[str, typer.Argument(help="What clients call the model.")]
+Name: TypeAlias = Annotated[str, typer.Argument(
+    metavar="NAME", help="What clients call the model.")]
 repo = typer.Typer(no_args_is_help=True, help="Models that one server loads as they are needed.")
 
 
@@ -145,3 +144,4 @@ add.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
     *_SETTINGS.values(),
 ])
 repo.command()(add)
+repo.command("serve")(serve_store)

@@ -12,6 +12,7 @@ from typing import Protocol
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from tritonlm.errors import ServingError
+from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.pieces import Piece, PieceReader
 from tritonlm.gateway.stream import Outcome, TritonStream
 
@@ -20,7 +21,7 @@ class Route(Protocol):
     """Where the requests of a call go."""
 
     @property
-    def stream(self) -> TritonStream:
+    def stream(self) -> TritonStream | LeasedStream:
         """The stream to send them on."""
 
     def begun(self, after_s: float) -> None:

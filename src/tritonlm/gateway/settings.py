@@ -20,7 +20,8 @@ MAX_PORT = 65535
 MAX_WORKERS = 64
 TOOL_PARSERS = ("", "hermes", "llama3", "mistral")
 DNS_PREFIX = "dns:"
-ADDRESS_FORM = ("HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load; "
+ADDRESS_FORM = ("HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load, "
+                "or with :MANAGER_PORT after it to have models loaded on demand; "
                 "dns:HOST:... for a server at each address of a name")
 
 
@@ -32,6 +33,8 @@ class ServerAddress:
     """A name or an address; an IPv6 address is in brackets."""
     grpc_port: int
     metrics_port: int | None = None
+    manager_port: int | None = None
+    """Of the model manager, if the server has one."""
     is_looked_up: bool = False
     """Whether each address that the host has in the DNS is a server."""
     looked_up_as: str | None = None
@@ -51,14 +54,16 @@ class ServerAddress:
     def parse(cls, text: str) -> ServerAddress:
         """The address that `text` says; raises `InvalidArgument`."""
         host, *ports = _split_address(text.strip().removeprefix(DNS_PREFIX))
-        if not host or len(ports) not in {1, 2} or not all(map(_is_port, ports)):
+        if not host or len(ports) not in {1, 2, 3} or not all(map(_is_port, ports)):
             raise InvalidArgument("servers", text, f"it must be {ADDRESS_FORM}")
-        return cls(host, *map(int, ports), is_looked_up=text.strip().startswith(DNS_PREFIX))
+        others = [*map(int, ports[1:]), None, None]
+        return cls(host, int(ports[0]), others[0], others[1],
+                   is_looked_up=text.strip().startswith(DNS_PREFIX))
 
     def at(self, address: str) -> ServerAddress:
         """The server that this name stands for at `address`."""
         return ServerAddress(f"[{address}]" if ":" in address else address, self.grpc_port,
-                             self.metrics_port, looked_up_as=self.host)
+                             self.metrics_port, self.manager_port, looked_up_as=self.host)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class GatewaySettings:
     """How a gateway is run."""
 
     servers: str = "localhost:8001:8002"
-    """Triton servers, separated by commas: [dns:]HOST:GRPC_PORT[:METRICS_PORT]."""
+    """Triton servers, separated by commas: [dns:]HOST:GRPC_PORT[:METRICS_PORT[:MANAGER_PORT]]."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every address of the machine."""
     port: int = 9000

@@ -38,8 +38,11 @@ async def tokenize(fleet: Fleet, body: TokenizeBody) -> dict[str, Any]:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidArgument("prompt", body.prompt, "give exactly one of prompt and messages")
     prompt = body.prompt if body.messages is None else template_messages(body.messages)
-    request = infer_request("tokenize", uuid4().hex, prompt_tensors(prompt or ""), ["input_ids"])
-    response = await fleet.choose(fleet.resolve(body.model)).connection.infer(request)
+    model = fleet.resolve(body.model)
+    connection = fleet.choose(model).connection
+    request = infer_request(connection.part(model, "tokenize"), uuid4().hex,
+                            prompt_tensors(prompt or ""), ["input_ids"])
+    response = await connection.infer(request)
     ids = np.frombuffer(response.raw_output_contents[0], "<i4").tolist()
     return {"tokens": ids, "count": len(ids)}
 
@@ -47,6 +50,9 @@ async def tokenize(fleet: Fleet, body: TokenizeBody) -> dict[str, Any]:
 async def detokenize(fleet: Fleet, body: DetokenizeBody) -> dict[str, Any]:
     """The text of ids, without special tokens; raises `ServingError`."""
     tensors = {DETOKENIZE_IDS.name: np.array([body.tokens], np.int32)}
-    request = infer_request("detokenize", uuid4().hex, tensors, ["text_output"])
-    response = await fleet.choose(fleet.resolve(body.model)).connection.infer(request)
+    model = fleet.resolve(body.model)
+    connection = fleet.choose(model).connection
+    request = infer_request(connection.part(model, "detokenize"), uuid4().hex, tensors,
+                            ["text_output"])
+    response = await connection.infer(request)
     return {"prompt": deserialize_bytes_tensor(response.raw_output_contents[0])[0].decode()}

@@ -18,6 +18,8 @@ class Entry:
     """Triton's models that run by themselves."""
     ensembles: tuple[str, ...] = ()
     """Those that are made of the parts."""
+    identity: str = ""
+    """Changes with what its answers depend on."""
 
     @property
     def memory_bytes(self) -> int:

@@ -37,6 +37,8 @@ class Manager:
         self._on_loss = on_loss
         self._residency = Residency(limits, time.monotonic)
         self._entries: dict[str, Entry] = {}
+        self._names: dict[str, str] = {}
+        """Of models, by those of their parts."""
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loaded: dict[str, Entry] = {}
@@ -62,10 +64,13 @@ class Manager:
         await self._control.close()
 
     async def lease(self, name: str) -> int:
-        """Return when the model is ready; it stays so until `release`. Raises `ServingError`."""
-        if name not in self._entries:
+        """Return when the model is ready; it stays so until `release`. Raises `ServingError`.
+
+        `name` may be that of a part of it.
+        """
+        if name not in self._names:
             await self.refresh()
-        lease = self._residency.ask(name)
+        lease = self._residency.ask(self._names.get(name, name))
         self._futures[lease] = asyncio.get_running_loop().create_future()
         self._advance()
         try:
@@ -128,6 +133,8 @@ class Manager:
     async def refresh(self) -> None:
         """See which models there are."""
         self._entries = dict(await asyncio.to_thread(self._read_catalogue))
+        self._names = {part: name for name, entry in self._entries.items()
+                       for part in (*entry.parts, *entry.ensembles)}
         for name, entry in self._entries.items():
             self._residency.declare(name, entry.memory_bytes)
         for resident in self._residency.residents:
@@ -147,8 +154,11 @@ class Manager:
 
     async def _status(self, resident: Resident) -> ModelStatus:
         entry, now_s = self._entries[resident.name], time.monotonic()
+        if resident.state == State.READY:
+            entry = self._loaded[resident.name]
         return ModelStatus(
-            name=resident.name, task=entry.task, versions=tuple(sorted(entry.versions)),
+            name=resident.name, task=entry.task, identity=entry.identity,
+            versions=tuple(sorted(entry.versions)),
             state=resident.state.value, is_pinned=resident.is_pinned,
             num_leases=len(resident.leases), num_waiting=len(resident.waiting),
             needed_bytes=resident.memory_bytes,

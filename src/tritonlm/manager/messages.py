@@ -23,6 +23,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     task: str
+    identity: str
+    """Changes with what its answers depend on."""
     versions: tuple[int, ...]
     state: str
     is_pinned: bool

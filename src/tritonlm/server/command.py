@@ -31,7 +31,7 @@ def serve(**values: Any) -> None:
     An option may also be set in the environment: --http-port as TRITONLM_HTTP_PORT.
     """
     report = _report_json if values["log_format"] == "json" else _report_text
-    _stop_on_signals()
+    stop_on_signals()
     try:
         plan = launcher.prepare(settings_of(ServerSettings, values),
                                 settings_of(ModelConfig, values, SET_BY_LAUNCHER))
@@ -85,7 +85,7 @@ def _report_json(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
     """End as on Ctrl-C; a hang-up that `nohup` has set to be ignored stays ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:

@@ -32,7 +32,12 @@ def settings_of(kind: Any, values: Mapping[str, Any], hidden: Collection[str] = 
 
 
 def field_texts(kind: type[Any]) -> dict[str, str]:
-    """The sentence that stands under each field in the source."""
+    """The sentence that stands under each field in the source, of its class or of a base."""
+    return {name: text for base in reversed(kind.__mro__[:-1])
+            for name, text in _own_texts(base).items()}
+
+
+def _own_texts(kind: type[Any]) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     return {field.target.id: text.value.value

@@ -48,12 +48,18 @@ class GatewayStart:
 
 @contextmanager
 def running(
-    port: int, server: ServerSettings, model: str, workers: int = 1, log_format: str = "text"
+    port: int, server: ServerSettings, model: str | None, workers: int = 1,
+    log_format: str = "text", manager_port: int | None = None,
 ) -> Iterator[str]:
-    """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`."""
+    """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`.
+
+    `model` is what `generate` has loaded; None for a server whose models have names of their own.
+    """
+    ports_of_server = [server.grpc_port, server.metrics_port, *filter(None, [manager_port])]
     settings = {
-        "servers": f"{server.reachable_host}:{server.grpc_port}:{server.metrics_port}",
-        "host": server.host, "port": port, "model_names": f"{_name_of(model)}=generate",
+        "servers": ":".join(map(str, [server.reachable_host, *ports_of_server])),
+        "host": server.host, "port": port,
+        "model_names": f"{_name_of(model)}=generate" if model else "",
         "workers": workers, "access_log": False, "drain_timeout_s": server.exit_timeout_s,
         "log_format": log_format,
     }

@@ -62,8 +62,8 @@ def check(config: ModelConfig | TaskConfig, task: str) -> MemoryNeed:
                                                        "allowed: auto, cpu")
     if need.total > there:
         field = "model" if need.total - need.kv_cache > there else "kv_cache_gib"
-        raise InvalidArgument(field, getattr(config, field), f"it needs {need}, and the memory of "
-                                                             f"the {device} is {there / GIB:.2f}")
+        raise InvalidArgument(field, getattr(config, field),
+                              f"it needs {need}; the {device} has {there / GIB:.2f} GiB")
     return need
 
 
@@ -76,7 +76,7 @@ def _check_lengths(config: ModelConfig, folder: Path, device: str) -> None:
     longest = longest_request_bytes(folder, config, device)
     if asked is not None and longest > (config.kv_cache_gib or 0) * GIB:
         raise InvalidArgument("kv_cache_gib", config.kv_cache_gib,
-                              f"one request of {asked} tokens needs {longest / GIB:.3f}")
+                              f"one request of {asked} tokens needs {longest / GIB:.3f} GiB")
 
 
 def find_problems(store: ModelStore, name: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ a config.pbtxt would have Triton load all versions again.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -35,8 +36,14 @@ SETTINGS: dict[str, Any] = {"generate": ModelConfig, **CONFIGS}
 """Whose fields a task's settings are."""
 SOURCES = (*REPOSITORIES, PROJECT / "task_repository")
 SUFFIXES = sorted({suffix for parts in PARTS.values() for suffix in parts if suffix})
+DEFAULT_FOLDER = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share",
+                      "tritonlm", "models")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-TASK = re.compile(r"^from tritonlm\.backend\.(\w+) import", re.MULTILINE)
+BACKEND = re.compile(r"^from tritonlm\.backend\.(\w+) import", re.MULTILINE)
+OWN_NAME = re.compile(r'^name: "\w+"', re.MULTILINE)
+OTHER_NAME = re.compile(r'(?<=model_name: )"(\w+)"|(?<=string_value: )"(\w+)"')
+"""Of a step of an ensemble, or of whose engines are used."""
+COUNT = re.compile(r"(?<=count: )\d+")
 OWN_NAME = re.compile(r'^name: "\w+"', re.MULTILINE)
 OTHER_NAME = re.compile(r'(?<=model_name: )"(\w+)"|(?<=string_value: )"(\w+)"')
 """Of a step of an ensemble, or of whose engines are used."""
@@ -142,9 +149,9 @@ class ModelStore:
     def _task(self, name: str) -> str | None:
         """What the model of that name does; None if it is none, or only a part of one."""
         for code in sorted((self.folder / name).glob("[0-9]*/model.py")):
-            found = TASK.search(code.read_text())
-            if found and found[1] in PARTS:
-                return found[1]
+            tasks = PARTS.keys() & set(BACKEND.findall(code.read_text()))
+            if tasks:
+                return tasks.pop()
         return None
 
     def _check_free(self, name: str, task: str) -> None:
@@ -195,4 +202,5 @@ def _write_version(part: Path, source: str, version: int, config: ModelConfig | 
     folder = part / str(version)
     folder.mkdir()
     shutil.copy(_source(source) / "1" / "model.py", folder)
-    (folder / VERSION_SETTINGS).write_text(json.dumps(settings_texts(config), indent=2) + "\n")
+    texts = {"model": config.model, **settings_texts(config)}  # also if it is the default
+    (folder / VERSION_SETTINGS).write_text(json.dumps(texts, indent=2) + "\n")

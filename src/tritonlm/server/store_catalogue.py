@@ -30,7 +30,8 @@ class StoreCatalogue:
                          for version, config in model.versions.items()}
             except (ServingError, OSError, ValueError):
                 continue
-            entries[name] = Entry(model.task, needs, model.parts, model.ensembles)
+            entries[name] = Entry(model.task, needs, model.parts, model.ensembles,
+                                  repr((name, model.versions)))
         return entries
 
     def _need(self, config: ModelConfig | TaskConfig, task: str) -> int:

@@ -1,0 +1,66 @@
+"""A server whose models are loaded on demand, as a worker of the gateway sees it."""
+
+from __future__ import annotations
+
+from tritonclient.grpc import service_pb2 as messages
+
+from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.leased_stream import LeasedStream
+from tritonlm.gateway.settings import GatewaySettings, ServerAddress
+from tritonlm.manager.client import ManagerClient
+
+
+def connect(address: ServerAddress, settings: GatewaySettings) -> TritonConnection:
+    """The connection to a server, with or without a manager."""
+    kind = TritonConnection if address.manager_port is None else ManagedConnection
+    return kind(address, settings)
+
+
+class ManagedConnection(TritonConnection):
+    """Asks the server's model manager for each model before a request is sent."""
+
+    def __init__(self, address: ServerAddress, settings: GatewaySettings) -> None:
+        super().__init__(address, settings)
+        assert address.manager_port is not None
+        self._manager = ManagerClient(address.host.strip("[]"), address.manager_port)
+        self._leased = [LeasedStream(stream, self._manager) for stream in self._streams]
+        self._identities: dict[str, str] = {}
+
+    @property
+    def stream(self) -> LeasedStream:
+        """The stream with the least to do."""
+        return min(self._leased, key=lambda stream: stream.num_unfinished)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests of this worker that the server works on, or loads a model for."""
+        return sum(stream.num_unfinished for stream in self._leased)
+
+    async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+        """The one response of a model that is not decoupled; raises `ServingError`."""
+        lease = await self._manager.lease(request.model_name)
+        try:
+            return await super().infer(request)
+        finally:
+            lease.release()
+
+    async def models(self) -> dict[str, str]:
+        """The tasks of all models that can be loaded, by their names; raises `Unavailable`."""
+        status = await self._manager.status()
+        self._identities = {model.name: model.identity for model in status.models}
+        return {model.name: model.task for model in status.models}
+
+    def identities(self, model: str) -> set[str]:
+        """What tells the versions of `model` apart that were there at the last look."""
+        return {self._identities[model]} if model in self._identities else set()
+
+    def part(self, model: str, helper: str) -> str:
+        """What Triton calls the helper of `model`."""
+        return f"{model}_{helper}"
+
+    async def close(self) -> None:
+        """End what waits or runs, and the connections."""
+        for stream in self._leased:
+            await stream.close()
+        await self._manager.close()
+        await super().close()
