@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 
 import numpy as np
+import openai
 import pytest
 import torch
 import tritonclient.grpc.aio as grpcclient
 from inference import tensor
+from tests.integration.gateway import address_of, get, post, running_gateway
 from tests.metrics import total
 from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -154,3 +158,110 @@ async def test_an_error_is_its_own_requests_alone(client, embeddings):
 async def test_an_unknown_parameter_is_refused(client):
     with pytest.raises(InferenceServerException, match="pooling: 'cls' is not allowed; unknown"):
         await client.infer("embed", [tensor("text_input", "a")], parameters={"pooling": "cls"})
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    with running_gateway(address_of(server), "--model-names", "small=embed") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def sdk(url):
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_openais_sdk_embeds_texts(sdk, folders, embeddings, encoding_format):
+    got = sdk.embeddings.create(model="small", input=TEXTS, encoding_format=encoding_format)
+    vectors = [base64_floats(one.embedding) if encoding_format == "base64" else one.embedding
+               for one in got.data]
+    np.testing.assert_allclose(vectors, embeddings, **CLOSE)
+    assert [one.index for one in got.data] == list(range(len(TEXTS)))
+    tokenizer = AutoTokenizer.from_pretrained(folders["embed"])
+    num_tokens = sum(len(tokenizer.encode(text)) for text in TEXTS)
+    assert (got.usage.prompt_tokens, got.usage.total_tokens) == (num_tokens, num_tokens)
+    assert (got.object, got.model) == ("list", "small")
+
+
+def base64_floats(text):
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def test_openais_sdk_embeds_token_ids_and_single_texts(sdk, folders, embeddings):
+    tokenizer = AutoTokenizer.from_pretrained(folders["embed"])
+    ids = [tokenizer.encode(text) for text in TEXTS]
+    for given, expected in ((TEXTS[0], embeddings[:1]), (ids[1], embeddings[1:2]),
+                            (ids, embeddings)):
+        got = sdk.embeddings.create(model="embed", input=given)  # as base64, unless told otherwise
+        np.testing.assert_allclose([one.embedding for one in got.data], expected, **CLOSE)
+
+
+def test_a_long_list_keeps_its_order(url, embeddings):
+    status, got = post(f"{url}/v1/embeddings", {"model": "embed", "input": TEXTS * 40,
+                                                "dimensions": 8})
+    assert status == 200
+    expected = embeddings[:, :8] / np.linalg.norm(embeddings[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose([one["embedding"] for one in got["data"]],
+                               np.tile(expected, (40, 1)), **CLOSE)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+def test_documents_are_ranked(url, folders, path):
+    status, got = post(url + path, {
+        "model": "rerank", "query": QUERY, "documents": [*TEXTS[:-1], {"text": TEXTS[-1]}],
+        "top_n": 3, "return_documents": True})
+    assert status == 200
+    tokenizer = AutoTokenizer.from_pretrained(folders["rerank"])
+    reference = AutoModelForSequenceClassification.from_pretrained(folders["rerank"])
+    with torch.inference_mode():
+        scores = [float(reference(**tokenizer(QUERY, text, return_tensors="pt")).logits.sigmoid())
+                  for text in TEXTS]
+    best = sorted(range(len(TEXTS)), key=lambda place: -scores[place])[:3]
+    assert [result["index"] for result in got["results"]] == best
+    np.testing.assert_allclose([result["relevance_score"] for result in got["results"]],
+                               [scores[place] for place in best], **CLOSE)
+    assert [result["document"] for result in got["results"]] == [
+        {"text": TEXTS[place]} for place in best]
+    assert got["usage"]["total_tokens"] == sum(
+        len(tokenizer(QUERY, text)["input_ids"]) for text in TEXTS)
+
+
+def test_labels_are_told(url):
+    status, got = post(f"{url}/v1/classify", {"model": "classify", "input": TEXTS})
+    assert status == 200
+    assert [one["index"] for one in got["data"]] == list(range(len(TEXTS)))
+    for one in got["data"]:
+        scores = [label["score"] for label in one["labels"]]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+        assert one["label"] == one["labels"][0]["label"]
+
+
+def test_the_gateway_tells_what_each_model_is_for(url):
+    models = json.loads(get(f"{url}/v1/models")[1])["data"]
+    assert {model["id"]: model["task"] for model in models} == {
+        "generate": "generate", "embed": "embed", "small": "embed", "rerank": "rerank",
+        "classify": "classify"}
+
+
+@pytest.mark.parametrize(("path", "body", "status", "param"), [
+    ("embeddings", {"model": "embed", "input": []}, 400, "input"),
+    ("embeddings", {"model": "embed", "input": "a", "encoding_format": "int8"}, 400,
+     "encoding_format"),
+    ("embeddings", {"model": "embed", "input": "a", "dimensions": 65}, 400, "dimensions"),
+    ("embeddings", {"model": "embed", "input": "a", "temperature": 1}, 400, "temperature"),
+    ("embeddings", {"model": "embed", "input": "a", "priority": "top"}, 400, "priority"),
+    ("embeddings", {"model": "embed", "input": "word " * 99}, 400, "num_input_tokens"),
+    ("embeddings", {"model": "generate", "input": "a"}, 404, None),
+    ("chat/completions", {"model": "embed", "messages": [{"role": "user", "content": "a"}]},
+     404, None),
+    ("rerank", {"model": "rerank", "query": "a", "documents": []}, 400, "documents"),
+    ("rerank", {"model": "rerank", "query": "a", "documents": ["b"], "top_n": 0}, 400, "top_n"),
+    ("classify", {"model": "classify", "input": [1]}, 400, "input[0]"),
+])
+def test_the_gateway_refuses_bad_input_as_openai_does(url, path, body, status, param):
+    got_status, got = post(f"{url}/v1/{path}", body)
+    assert (got_status, got["error"]["param"]) == (status, param), got
+    assert got["error"]["type"] == "invalid_request_error"

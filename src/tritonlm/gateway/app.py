@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ from tritonlm.caching.response_cache import ResponseCache
 from tritonlm.errors import NotFound, ServingError, Unavailable, from_code
 from tritonlm.gateway import logs, metrics, tokens
 from tritonlm.gateway.access import Access
-from tritonlm.gateway.body import json_object, read_body, read_call
+from tritonlm.gateway.body import json_object, read_body, read_call, read_fields
 from tritonlm.gateway.cached_answers import HEADER as CACHE_HEADER
 from tritonlm.gateway.cached_answers import AnswerCache, note_wish
-from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.classify import ClassifyBody, classify
+from tritonlm.gateway.connected import while_connected
+from tritonlm.gateway.connection import GENERATE
 from tritonlm.gateway.draining import Draining
 from tritonlm.gateway.events import open_events
 from tritonlm.gateway.failures import error_body, error_response
@@ -34,12 +36,18 @@ from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.limits import Limits
+from tritonlm.gateway.managed_connection import connect
 from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
+from tritonlm.gateway.openai.embeddings import EmbeddingsBody, embeddings
+from tritonlm.gateway.relay import Relay
+from tritonlm.gateway.rerank import RerankBody, rerank
 from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.gateway.task_rows import TaskBody
+from tritonlm.gateway.usage import Usage
 from tritonlm.gateway.websocket import Sockets
 from tritonlm.tracing import from_environment
 
@@ -47,24 +55,30 @@ PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:",
                 "cache-control": "no-cache"}
 B = TypeVar("B", bound=msgspec.Struct)
+TB = TypeVar("TB", bound=TaskBody)
 
 
 class Gateway:
     """What the endpoints of a worker share."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, shared: Path) -> None:
         self.settings = settings
+        self._shared = shared
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
         """Connections to the servers, from before the first request until after the last one."""
         settings = self.settings
         roster = Roster(settings.addresses,
-                        lambda address: Server(TritonConnection(address, settings)))
+                        lambda address: Server(connect(address, settings)))
         self.fleet = Fleet(roster, settings.aliases)
-        self.sockets = Sockets(self.fleet, can_resume=settings.workers == 1)
-        self.draining = Draining(lambda: self.sockets.num_requests, settings.drain_timeout_s)
+        self.sockets = Sockets(self.fleet)
+        self.relay = Relay(self._shared, self.sockets.serve)
+        self.draining = Draining(lambda: self.sockets.num_requests + self.relay.num_passed,
+                                 settings.drain_timeout_s)
         self.draining.start()
+        if settings.workers > 1:
+            await self.relay.start()
         await self.fleet.start()
         cache = (AnswerCache(ResponseCache(settings.cache.open(), settings.cache_ttl_s))
                  if settings.cache.is_on else None)
@@ -73,6 +87,7 @@ class Gateway:
         finally:
             if cache is not None:
                 await cache.close()
+            await self.relay.close()
             await self.fleet.close()
             metrics.forget_worker()
 
@@ -82,18 +97,18 @@ class Gateway:
 
     async def ready(self, _: Request) -> Response:
         """Whether a server is there with a model; 503 if not, or if the gateway is to stop."""
-        models = [] if self.draining.has_begun else self.fleet.models
+        models = [] if self.draining.has_begun else list(self.fleet.models)
         return json_response({"status": "ready" if models else "no model is ready",
                               "models": models}, 200 if models else 503)
 
     async def models(self, request: Request) -> Response:
         """The models that are ready, or the one in the path."""
-        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "tritonlm"}
-                   for name in self.fleet.models]
+        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "tritonlm",
+                    "task": task} for name, task in self.fleet.models.items()]
         if "model" not in request.path_params:
             return json_response({"object": "list", "data": entries})
         name = request.path_params["model"]
-        self.fleet.resolve(name)
+        self.fleet.resolve(name, self.fleet.models.get(name, GENERATE))
         return json_response(next(entry for entry in entries if entry["id"] == name))
 
     def call(self, kind: type[B], read: Callable[[B, dict[str, Any]], Call]) -> Any:
@@ -104,6 +119,20 @@ class Gateway:
             body, options = read_call(given, kind)
             call = read(body, request.state.caller.applied_to(options))
             return await answer(request, self.fleet, call)
+        return endpoint
+
+    def task(
+        self, kind: type[TB], compute: Callable[[Fleet, TB, Usage], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        """The endpoint whose bodies are of `kind` and are answered with what is computed."""
+        async def endpoint(request: Request) -> Response:
+            given = json_object(await request.body())
+            caller = {name: given[name] for name in ("priority", "user") if name in given}
+            body = read_fields(given | request.state.caller.applied_to(caller), kind)
+            record = request.state.record
+            record.model = body.model
+            computing = compute(self.fleet, body, record.usage)
+            return json_response(await while_connected(request.receive, computing))
         return endpoint
 
     async def generate_stream(self, request: Request) -> Response:
@@ -122,7 +151,11 @@ class Gateway:
             await error_response(Unavailable("the gateway is stopping; retry later"))(
                 socket.scope, socket.receive, socket.send)
             return
-        await self.sockets.serve(socket)
+        token = socket.query_params.get("session", "")
+        if self.relay.leads_to(token):
+            await self.relay.pass_on(socket, token)
+        else:
+            await self.sockets.serve(socket)
 
     async def metrics(self, _: Request) -> Response:
         """What Prometheus reads."""
@@ -142,7 +175,7 @@ class Gateway:
 def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     """The application of one worker; `shared` is a folder that all workers have."""
     logs.configure(settings.log_format)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, shared)
     read_chat = partial(chat_call, tool_parser=settings.tool_parser)
     chat, completions = (gateway.call(ChatBody, read_chat),
                          gateway.call(CompletionBody, completion_call))
@@ -153,6 +186,10 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         Route("/v1/models", gateway.models), Route("/v1/models/{model:path}", gateway.models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/embeddings", gateway.task(EmbeddingsBody, embeddings), methods=["POST"]),
+        *(Route(path, gateway.task(RerankBody, rerank), methods=["POST"])
+          for path in ("/v1/rerank", "/v2/rerank")),
+        Route("/v1/classify", gateway.task(ClassifyBody, classify), methods=["POST"]),
         Route("/generate_stream", gateway.generate_stream, methods=["POST"]),
         WebSocketRoute("/ws", gateway.websocket),
         Route("/tokenize", gateway.tokenize, methods=["POST"]),

@@ -31,7 +31,12 @@ def read_body(raw: bytes, kind: type[T]) -> T:
 
     Raises `InvalidArgument` that names an unknown key, or one of another type.
     """
-    return _converted(json_object(raw), kind, kind.__struct_fields__)
+    return read_fields(json_object(raw), kind)
+
+
+def read_fields(given: dict[str, Any], kind: type[T]) -> T:
+    """As `read_body`, from a JSON object."""
+    return _converted(given, kind, kind.__struct_fields__)
 
 
 def read_call(given: dict[str, Any], kind: type[T]) -> tuple[T, dict[str, Any]]:

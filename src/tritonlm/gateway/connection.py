@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import partial
 
 import grpc
@@ -11,8 +12,9 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from tritonlm.contract import PROMPT
+from tritonlm.contract import PROMPT, TASK_MODELS
 from tritonlm.errors import Unavailable
+from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.gateway.stream import TritonStream, server_lost
 from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
@@ -21,8 +23,12 @@ from tritonlm_client.errors import from_message
 STATUS_TIMEOUT_S = 2.0
 """How long a server may take to say how it is."""
 LOST_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+ANSWERED = re.compile(r"\[request id: [^]]*\] ")
+"""What a server says itself, of a queue that is full for example, begins so."""
 OF_A_RUN = frozenset({"run_dir", "server_url"})
 """Settings of a model that say nothing about its answers."""
+GENERATE = "generate"
+"""The task of the models that stream text; the others are named in the contract."""
 PROMPT_NAMES = {tensor.name for tensor in PROMPT}
 
 
@@ -41,7 +47,7 @@ class TritonConnection:
         """Of each version of each model that is ready."""
 
     @property
-    def stream(self) -> TritonStream:
+    def stream(self) -> TritonStream | LeasedStream:
         """The stream with the least to do."""
         return min(self._streams, key=lambda stream: stream.num_unfinished)
 
@@ -56,12 +62,15 @@ class TritonConnection:
             return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S,
                                                metadata=self._metadata)
         except grpc.RpcError as error:
-            if error.code() in LOST_CODES:
+            if error.code() in LOST_CODES and not ANSWERED.match(error.details() or ""):
                 raise server_lost(self.address.grpc_url, error) from None
-            raise from_message(error.details()) from None
+            raise from_message(ANSWERED.sub("", error.details(), count=1)) from None
 
-    async def models(self) -> set[str]:
-        """The models that are ready and take any kind of prompt; raises `Unavailable`."""
+    async def models(self) -> dict[str, str]:
+        """The tasks of the models that are ready and take any kind of prompt, by their names.
+
+        Raises `Unavailable`.
+        """
         try:
             index = await self._stub.RepositoryIndex(
                 messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S,
@@ -70,12 +79,17 @@ class TritonConnection:
                              for entry in ((model.name, model.version) for model in index.models)}
         except grpc.RpcError as error:
             raise Unavailable(str(error.details())) from None
-        return {name for (name, _), config in self._configs.items() if _takes_prompts(config)}
+        tasks = {name: task_of(config) for (name, _), config in self._configs.items()}
+        return {name: task for name, task in tasks.items() if task is not None}
 
     def identities(self, model: str) -> set[str]:
         """What tells the versions of `model` apart that were ready at the last look."""
         return {f"{model}:{version}:{_digest(config)}"
                 for (name, version), config in self._configs.items() if name == model}
+
+    def part(self, model: str, helper: str) -> str:
+        """What Triton calls the helper of `model`, tokenize or detokenize."""
+        return helper
 
     async def close(self) -> None:
         """End what still runs, and the connection."""
@@ -102,9 +116,15 @@ def _channel(address: ServerAddress, settings: GatewaySettings) -> grpc.aio.Chan
                                    options=[*CHANNEL_OPTIONS, *name])
 
 
-def _takes_prompts(config: ModelConfig) -> bool:
-    return (config.model_transaction_policy.decoupled
-            and {tensor.name for tensor in config.input} >= PROMPT_NAMES)
+def task_of(config: ModelConfig) -> str | None:
+    """What a model does, if it takes texts as well as token ids: its tensors tell."""
+    inputs = {tensor.name for tensor in config.input}
+    outputs = {tensor.name for tensor in config.output}
+    if config.model_transaction_policy.decoupled and inputs >= PROMPT_NAMES:
+        return GENERATE
+    return next((task for task, model in TASK_MODELS.items() if "input_ids" in inputs
+                 and inputs >= {tensor.name for tensor in model.inputs}
+                 and outputs >= {tensor.name for tensor in model.outputs}), None)
 
 
 def _digest(config: ModelConfig) -> str:

@@ -12,6 +12,8 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.connection import GENERATE
+from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.stream import TritonStream
@@ -54,19 +56,24 @@ class Fleet:
         return self._roster.servers
 
     @property
-    def models(self) -> list[str]:
-        """Names under which models are served now."""
-        served = set().union(*(server.models for server in self._servers))
-        return sorted(served | {alias for alias, name in self._aliases.items() if name in served})
+    def models(self) -> dict[str, str]:
+        """Names under which models are served now, in order, and the task of each."""
+        served = {name: task for server in self._servers for name, task in server.models.items()}
+        served |= {alias: served[name] for alias, name in self._aliases.items() if name in served}
+        return dict(sorted(served.items()))
 
-    def resolve(self, name: str) -> str:
-        """The model of that name; raises `NotFound`, or `Unavailable` if no server is there."""
+    def resolve(self, name: str, task: str = GENERATE) -> str:
+        """The model of that name, which is for `task`.
+
+        Raises `NotFound`, or `Unavailable` if no server is there.
+        """
         model = self._aliases.get(name, name)
         if not any(server.models for server in self._servers):
             raise Unavailable("no server is ready; retry later")
-        if not any(model in server.models for server in self._servers):
-            raise NotFound(f"the model {name!r} does not exist; there are: "
-                           f"{', '.join(self.models)}")
+        if not any(server.models.get(model) == task for server in self._servers):
+            able = [known for known, its_task in self.models.items() if its_task == task]
+            raise NotFound(f"the model {name!r} does not exist, or not for {task}; there are: "
+                           f"{', '.join(able) or 'none'}")
         return model
 
     def identity(self, model: str) -> list[str]:
@@ -119,7 +126,7 @@ class FleetRoute:
         self._tried = [self._server]
 
     @property
-    def stream(self) -> TritonStream:
+    def stream(self) -> TritonStream | LeasedStream:
         """The stream of the server that was chosen last."""
         return self._server.connection.stream
 

@@ -25,8 +25,8 @@ class Server:
     def __init__(self, connection: TritonConnection) -> None:
         self.connection = connection
         self.name = connection.address.grpc_url
-        self.models: set[str] = set()
-        """What it serves now; nothing if it does not answer."""
+        self.models: dict[str, str] = {}
+        """The tasks of the models that it serves now; nothing if it does not answer."""
         self.health = Health()
         self._meter = LoadMeter()
         self._load: Load | None = None
@@ -61,7 +61,7 @@ class Server:
         except Unavailable as error:
             if self.models:
                 LOG.warning("server %s does not answer: %s", self.name, error.message)
-            self.models = set()
+            self.models = {}
         self._load = await self._read_load(http) if self.models else None
         metrics.SERVER_UP.labels(self.name).set(bool(self.models))
 

@@ -17,6 +17,10 @@ class Usage:
         self._num_input[prompt] = piece.num_input_tokens
         self._num_output[prompt, piece.sequence_index] = piece.num_output_tokens
 
+    def count_input(self, num_tokens: int) -> None:
+        """Take in the tokens of a call that is answered without tokens."""
+        self._num_input[0] = num_tokens
+
     @property
     def num_input_tokens(self) -> int:
         """Tokens of all prompts."""
@@ -32,3 +36,7 @@ class Usage:
         return {"prompt_tokens": self.num_input_tokens,
                 "completion_tokens": self.num_output_tokens,
                 "total_tokens": self.num_input_tokens + self.num_output_tokens}
+
+    def of_input(self) -> dict[str, int]:
+        """As OpenAI has it for calls that are answered without tokens."""
+        return {"prompt_tokens": self.num_input_tokens, "total_tokens": self.num_input_tokens}

@@ -9,6 +9,7 @@ from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.openai.call import Call, StreamOptions
 from tritonlm.gateway.openai.logprobs import CompletionLogprobs
+from tritonlm.gateway.openai.prompts import read_prompts
 from tritonlm.gateway.pieces import Piece
 from tritonlm_client import Prompt
 
@@ -69,25 +70,6 @@ def completion_call(body: CompletionBody, options: dict[str, Any]) -> Call:
         options["exclude_input_in_output"] = False
         if body.logprobs is not None:
             options["prompt_logprobs"] = body.logprobs
-    prompts = tuple(_prompts(body.prompt))
+    prompts = tuple(read_prompts("prompt", body.prompt, MAX_PROMPTS))
     return Call(body.model, prompts, options, CompletionForm(body.logprobs, prompts),
                 body.stream, body.stream_options)
-
-
-def _prompts(given: Any) -> list[Prompt]:
-    """The prompts in a text, a list of texts, token ids or a list of token ids."""
-    is_one = isinstance(given, str) or _are_ids(given)
-    prompts: list[Prompt] = given if isinstance(given, list) and not is_one else [given]
-    is_allowed = all(isinstance(prompt, str) or _are_ids(prompt) for prompt in prompts)
-    if not (is_allowed and 1 <= len(prompts) <= MAX_PROMPTS):
-        raise InvalidArgument("prompt", given, "allowed: a text, token ids, or a list of 1 to "
-                              f"{MAX_PROMPTS} of either")
-    return prompts
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(map(_is_id, value))
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

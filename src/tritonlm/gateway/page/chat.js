@@ -13,7 +13,8 @@ async function loadModels() {
   const response = await fetch("/v1/models", { headers: headers() });
   const told = await response.json();
   if (!response.ok) throw new Error(told.error.message);
-  $("model").replaceChildren(...told.data.map((model) => new Option(model.id)));
+  const chatty = told.data.filter((model) => model.task === "generate");
+  $("model").replaceChildren(...chatty.map((model) => new Option(model.id)));
 }
 
 function parameters() {
