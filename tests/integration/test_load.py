@@ -108,7 +108,7 @@ def test_a_load_test_that_keeps_its_objectives_ends_with_0(server, gateway, tmp_
     slo.write_text("latency_ms:\n  grpc ttft: {p50: 30000}\n  itl: {p99: 30000}\n"
                    "  batch e2e: {p99: 60000}\nmax_error_share: 0\n"
                    "goodput: {ttft_ms: 60000, min_share: 1}\n")
-    ran = load_test(server, gateway, "-u", "6", "-r", "6", "-t", "3s", "--slo", str(slo),
+    ran = load_test(server, gateway, "-u", "6", "-r", "6", "-t", "2s", "--slo", str(slo),
                     "--html", str(report), "GrpcStreamUser", "TritonSseUser", "SseUser",
                     "WebSocketUser", "OpenAIChatUser", "BatchUser")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -124,7 +124,7 @@ def test_a_load_test_that_keeps_its_objectives_ends_with_0(server, gateway, tmp_
 def test_a_load_test_that_misses_one_ends_with_1(server, gateway, tmp_path):
     slo = tmp_path / "slo.yaml"
     slo.write_text("latency_ms:\n  websocket ttft: {p50: 0.01}\nmax_error_share: 0\n")
-    ran = load_test(server, gateway, "-u", "4", "-r", "4", "-t", "4s", "--processes", "2",
+    ran = load_test(server, gateway, "-u", "4", "-r", "4", "-t", "3s", "--processes", "2",
                     "--arrivals", "poisson", "--rate", "10", "--abort-share", "0.5",
                     "--slow-share", "0.2", "--slo", str(slo), "GrpcStreamUser", "WebSocketUser")
     assert ran.returncode == 1, ran.stdout + ran.stderr
