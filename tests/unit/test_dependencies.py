@@ -24,6 +24,7 @@ MAY_IMPORT = {
                          "tritonlm.backend"),
     "tritonlm.server": (*BASE, "tritonlm.encoders.config", "tritonlm.server"),
     "tritonlm_client": (*BASE, "tritonlm_client"),
+    "tritonlm.batch_files": ("tritonlm.errors", "tritonlm.batch_files"),
     "tritonlm.caching": ("tritonlm.errors", "tritonlm.caching"),
     "tritonlm.gateway": (*BASE, "tritonlm_client", "tritonlm.caching", "tritonlm.gateway"),
     "tritonlm.observability": (*BASE, "tritonlm.backend.metric_definitions",

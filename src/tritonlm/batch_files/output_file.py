@@ -1,0 +1,97 @@
+"""The file of answers: what is in it is there for good, and is not asked for again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from tritonlm.errors import InvalidArgument, Unavailable
+
+
+class AnswerLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer; `error` is for requests that got none over HTTP."""
+
+    id: str
+    custom_id: str
+    response: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the request was answered with what it asked for."""
+        return self.response is not None and self.response["status_code"] == 200
+
+
+class OutputFile:
+    """Open for one process at a time; a last line that a crash has torn is cut off."""
+
+    def __init__(self, path: Path, custom_ids: Collection[str]) -> None:
+        """`custom_ids` are those that answers may have; raises `ServingError`."""
+        self._path = path
+        self._custom_ids = custom_ids
+        self.done: set[str] = set()
+        try:
+            self._file = path.open("a+b", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"{path}: another process writes to it") from None
+        except OSError as error:
+            raise InvalidArgument("output", str(path), error.strerror or str(error)) from None
+        self._read()
+        _sync_folder(path.parent)
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def append(self, answers: Sequence[AnswerLine]) -> None:
+        """Return when the `answers` are on disk."""
+        data = memoryview(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers))
+        while data:
+            data = data[self._file.write(data) :]
+        os.fsync(self._file.fileno())
+        self.done.update(answer.custom_id for answer in answers)
+
+    def _read(self) -> None:
+        """Find what is done, and where to go on."""
+        end = 0
+        with self._path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if not raw.endswith(b"\n"):
+                    break
+                self.done.add(self._custom_id(number, raw))
+                end += len(raw)
+        self._file.truncate(end)
+
+    def _custom_id(self, number: int, raw: bytes) -> str:
+        try:
+            custom_id = msgspec.json.decode(raw, type=AnswerLine).custom_id
+        except msgspec.DecodeError as error:
+            raise self._foreign(number, f"it is no answer: {error}") from None
+        if custom_id not in self._custom_ids:
+            raise self._foreign(number, f"no request has the custom_id {custom_id!r}")
+        if custom_id in self.done:
+            raise self._foreign(number, f"custom_id {custom_id!r} was answered before")
+        return custom_id
+
+    def _foreign(self, number: int, what: str) -> InvalidArgument:
+        return InvalidArgument("output", str(self._path), f"line {number}: {what}; give another "
+                               "name, or the file of the same requests to go on with it")
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name is kept with its folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
