@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import aiohttp
+import psutil
 import pytest
 import websockets
 from tests.integration.gateway import address_of, post, running_gateway
 from tests.metrics import samples
 
+from tritonlm.gateway.keys import hashed
 from tritonlm_client import Client
 
 LONG = {"text_input": "ROMEO:", "max_tokens": 900, "ignore_eos": True, "temperature": 1.0}
@@ -205,6 +207,73 @@ async def test_a_newer_connection_replaces_the_older(url):
                     pass
             assert old.close_code == 4409
             assert (await hear(new))["seq"] == 2
+
+
+@pytest.fixture(scope="module")
+def workers_url(demo_server, tmp_path_factory):
+    """A gateway of two workers that lets in alice and bob."""
+    keys_file = tmp_path_factory.mktemp("keys") / "keys.json"
+    keys_file.write_text(json.dumps({"keys": [{"name": name, "sha256": hashed(name)}
+                                              for name in ("alice", "bob")]}))
+    with running_gateway(address_of(demo_server), "--workers", "2", "--keys-file",
+                         str(keys_file)) as url:
+        yield url
+
+
+async def test_whichever_worker_accepts_it_a_session_goes_on(workers_url, demo_server):
+    """Of twelve connections some come to the worker that has the session, and some do not."""
+    call = {"text_input": "ROMEO:", "max_tokens": 60, "temperature": 0, "ignore_eos": True}
+    with Client(demo_server.grpc_url) as client:
+        expected = client.generate(call["text_input"], max_tokens=60, temperature=0,
+                                   ignore_eos=True).text
+    async with connected(workers_url, "?window_s=30&api_key=alice") as socket:
+        await say(socket, type="generate", id="a", **call)
+        heard = [await hear(socket)]
+        socket.transport.abort()
+    for place in range(12):
+        query = f"?session={socket.token}&after={heard[-1]['seq']}"
+        async with connected(workers_url, f"{query}&api_key=alice") as again:
+            assert again.token == socket.token
+            await say(again, type="ping", id=place)
+            while (message := await hear(again))["type"] != "pong":
+                heard.append(message)
+            again.transport.abort()
+    async with connected(workers_url, f"{query}&api_key=alice") as last:
+        await last.close()
+    assert [message["seq"] for message in heard] == list(range(1, len(heard) + 1))
+    text = "".join(message["text_output"] for message in heard if message["type"] == "chunk")
+    assert text
+    assert expected.startswith(text)
+
+
+async def refused(url, query):
+    """Whether a session is not gone on with."""
+    async with websockets.connect(f"ws{url.removeprefix('http')}/ws{query}") as socket:
+        told = await hear(socket)
+        with suppress(websockets.ConnectionClosed):
+            while told["type"] != "error":
+                told = await hear(socket)
+        return told["type"] == "error" and "it is over" in told["error"]["message"]
+
+
+async def test_no_worker_gives_a_session_to_somebody_elses_key(workers_url):
+    async with connected(workers_url, "?window_s=30&api_key=alice") as socket:
+        socket.transport.abort()
+    for _ in range(8):
+        assert await refused(workers_url, f"?session={socket.token}&api_key=bob")
+    async with connected(workers_url, f"?session={socket.token}&api_key=alice") as again:
+        await again.close()
+    for _ in range(8):
+        assert await refused(workers_url, f"?session={socket.token}&api_key=alice")
+
+
+async def test_a_session_ends_with_its_worker(workers_url):
+    async with connected(workers_url, "?window_s=30&api_key=alice") as socket:
+        worker = psutil.Process(int(socket.token.partition(".")[0]))
+        worker.kill()
+        worker.wait(10)
+    for _ in range(8):
+        assert await refused(workers_url, f"?session={socket.token}&api_key=alice")
 
 
 async def test_five_hundred_sockets_complete(url, texts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,13 +26,19 @@ MAX_KEPT_BYTES = 1 << 20
 """Of messages that were sent and may have been lost with a connection."""
 
 
+def owner_of(token: str) -> int | None:
+    """The process that has the session of that token; None if it is no token."""
+    pid = token.partition(".")[0]
+    return int(pid) if pid.isdecimal() else None
+
+
 class Session:
     """Runs requests and numbers what is said of them, so that a reader can go on after a loss."""
 
     def __init__(self, caller: Caller) -> None:
         """`caller` is who makes the requests."""
         self.caller = caller
-        self.token = uuid4().hex
+        self.token = f"{os.getpid()}.{uuid4().hex}"
         self._running: dict[str, tuple[Answers, asyncio.Task[None]]] = {}
         self._unsent: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_UNSENT)
         self._sent: deque[str] = deque()

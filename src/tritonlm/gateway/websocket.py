@@ -11,11 +11,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 from tritonlm.gateway import metrics
+from tritonlm.gateway.access import Caller
 from tritonlm.gateway.body import json_object, read_call
 from tritonlm.gateway.failures import error_body
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
-from tritonlm.gateway.keys import ApiKey
 from tritonlm.gateway.session import Session
 
 MAX_REQUESTS = 1024
@@ -34,8 +34,8 @@ class Seat:
 
     session: Session
     window_s: int
-    key: ApiKey | None
-    """Whose it is: nobody else may go on with it."""
+    owner: str
+    """Name of the key that it was opened with: nobody else may go on with it."""
     endpoint: asyncio.Task[Any] | None = None
     expiry: asyncio.TimerHandle | None = None
 
@@ -45,8 +45,6 @@ class Sockets:
     """All sessions of a worker."""
 
     fleet: Fleet
-    can_resume: bool
-    """False where the next connection may come to another worker."""
     _seats: dict[str, Seat] = field(default_factory=dict)
 
     @property
@@ -82,16 +80,13 @@ class Sockets:
         """A new session, or one to go on with, and the number of the last message got."""
         query, caller = socket.query_params, socket.state.caller
         window_s = _number(query, "window_s", MAX_WINDOW_S)
-        if window_s and not self.can_resume:
-            raise InvalidArgument("window_s", window_s, "a gateway of several workers cannot go "
-                                  "on with a lost session; allowed: 0")
         if "session" not in query:
             session = Session(caller)
-            self._seats[session.token] = Seat(session, window_s, caller.key)
+            self._seats[session.token] = Seat(session, window_s, _name(caller))
             return self._seats[session.token], 0
         after = _number(query, "after", 2**53)
         seat = self._seats.get(query["session"])
-        if seat is None or seat.key != caller.key or not seat.session.can_resume_after(after):
+        if seat is None or seat.owner != _name(caller) or not seat.session.can_resume_after(after):
             raise NotFound("session: it is over, or too much of it was lost; start again")
         if seat.expiry is not None:
             seat.expiry.cancel()
@@ -177,6 +172,10 @@ def _cancel(session: Session, request_id: str) -> None:
     if request_id not in session:
         raise NotFound(f"no request {request_id!r} is running")
     session.cancel(request_id)
+
+
+def _name(caller: Caller) -> str:
+    return caller.key.name if caller.key is not None else ""
 
 
 def _number(query: Any, name: str, most: int) -> int:
