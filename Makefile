@@ -56,7 +56,7 @@ check: $(VENV)/.installed-dev ## Lint and check types
 	$(BIN)/mypy
 
 k8s-check: .tools/.installed ## Render, validate and judge what Kubernetes and Docker get
-	.tools/bin/python k8s/check.py
+	.tools/bin/python -m k8s.check
 
 install: $(VENV)/.installed-dev ## Install all that serve, test and check need
 

