@@ -84,6 +84,7 @@ def chunks_of(outputs: Outputs) -> list[Chunk]:
             num_output_tokens=_at(num_tokens, place, None),
             sequence_index=index,
             logprobs=read_logprobs(_at(outputs["logprobs"], place, "")),
+            perf_metrics=json.loads(_at(outputs.get("perf_metrics", []), 0, "null")),
         ) for place, index in enumerate(indices)]
     except KeyError as error:
         raise EngineFailure(f"the response has no output {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -52,6 +52,8 @@ class Chunk:
     """Which of the request's `n` sequences it belongs to, from 0."""
     logprobs: Logprobs | None = None
     """None if the request asked for no log probabilities."""
+    perf_metrics: Mapping[str, float | None] | None = None
+    """Where the time went, with the last chunk of a request that said `return_perf_metrics`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from tritonlm.commands.batch import batch
 from tritonlm.commands.bench import bench
 from tritonlm.commands.chat import chat
+from tritonlm.commands.diagnose import diagnose
 from tritonlm.commands.fetch import fetch
 from tritonlm.commands.gateway import GATEWAY_CONTEXT, gateway
 from tritonlm.commands.generate import generate
@@ -17,6 +18,7 @@ from tritonlm.commands.health import health
 from tritonlm.commands.models import models
 from tritonlm.commands.new_key import new_key_command
 from tritonlm.commands.repo import repo
+from tritonlm.commands.top import top
 from tritonlm.errors import ServingError
 from tritonlm.server.command import SERVE_CONTEXT, serve
 
@@ -46,5 +48,6 @@ app.command(context_settings=SERVE_CONTEXT)(serve)
 app.command(context_settings=GATEWAY_CONTEXT)(gateway)
 app.command("new-key")(new_key_command)
 app.add_typer(repo, name="repo")
-for _command in (generate, chat, models, fetch, health, bench, batch):
+for _command in (generate, chat, models, fetch, health, top, diagnose, bench,
+                 batch):
     app.command()(_command)

@@ -1,0 +1,109 @@
+"""The `diagnose` command: a sample of requests, and where their time goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from tritonlm.commands.connection import connect
+from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, Url
+from tritonlm.commands.top import read_page
+from tritonlm.errors import ServingError, Unavailable
+from tritonlm.observability.diagnosis import MIB, Diagnosis, Sample, growths
+from tritonlm_client import Client
+
+WARM_UP_SHARE = 10
+"""One in so many requests goes before memory is looked at."""
+
+
+def diagnose(
+    url: Url = DEFAULT_URL,
+    model: Model = DEFAULT_MODEL,
+    metrics: Annotated[str, typer.Option(
+        help="Host and metrics port of the server, for its memory; empty: leave that out.",
+    )] = "localhost:8002",
+    requests: Annotated[int, typer.Option(help="How many.", min=1)] = 50,
+    concurrency: Annotated[int, typer.Option(help="At once.", min=1)] = 4,
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "Once upon a time",
+    max_tokens: Annotated[int, typer.Option(help="Output tokens of each.", min=1)] = 64,
+    as_json: Json = False,
+) -> None:
+    """Send a sample of requests, and say where their time goes and whether memory grows."""
+    with connect(url, model) as client:
+        def ask() -> Sample | str:
+            return _ask(client, prompt, max_tokens)
+
+        num_warm_up = max(requests // WARM_UP_SHARE, 1)
+        list(_ask_all(ask, num_warm_up, concurrency, "warming up"))
+        before = read_page(metrics) if metrics else None
+        answers = list(_ask_all(ask, requests, concurrency, "asking"))
+        after = read_page(metrics) if metrics else None
+    found = Diagnosis([one for one in answers if isinstance(one, Sample)],
+                      [one for one in answers if isinstance(one, str)],
+                      growths(before, after) if before and after else [])
+    if not found.samples:
+        raise Unavailable(next(found.verdict()))
+    if as_json:
+        typer.echo(_json(found))
+    else:
+        _print(found, Console())
+
+
+def _ask(client: Client, prompt: str, max_tokens: int) -> Sample | str:
+    """What became of one request, or why nothing did."""
+    began_s = time.monotonic()
+    told = None
+    try:
+        with client.stream(prompt, max_tokens=max_tokens, return_perf_metrics=True) as chunks:
+            for chunk in chunks:
+                told = chunk.perf_metrics or told
+    except ServingError as error:
+        return error.message
+    return Sample(time.monotonic() - began_s, told) if told else "the answer has no perf_metrics"
+
+
+def _ask_all(
+    ask: Callable[[], Sample | str], number: int, concurrency: int, text: str
+) -> Iterator[Sample | str]:
+    with ThreadPoolExecutor(concurrency) as asking:
+        waiting = [asking.submit(ask) for _ in range(number)]
+        for done in tqdm(as_completed(waiting), text, number, leave=False, disable=None):
+            yield done.result()
+
+
+def _json(found: Diagnosis) -> str:
+    return json.dumps({
+        "stages": [asdict(stage) for stage in found.stages()], "errors": list(found.errors),
+        "memory": [asdict(growth) for growth in found.growths],
+        "verdict": list(found.verdict())}, indent=2)
+
+
+def _print(found: Diagnosis, console: Console) -> None:
+    table = Table("stage", box=SIMPLE_HEAD)
+    for name in ("p50", "p99", "share"):
+        table.add_column(name, justify="right")
+    for stage in found.stages():
+        table.add_row(stage.name, f"{stage.p50_ms:.1f} ms", f"{stage.p99_ms:.1f} ms",
+                      f"{100 * stage.share:.0f} %")
+    console.print(table)
+    console.print(
+        f"{len(found.samples)} requests: {found.mean('num_prompt_tokens'):.0f} prompt tokens, "
+        f"{found.mean('num_cached_tokens'):.0f} of them cached, "
+        f"{found.mean('num_output_tokens'):.0f} output tokens; meanwhile "
+        f"{found.mean('detokenize_ms'):.1f} ms to make text and {found.mean('send_ms'):.1f} ms to "
+        "send it", highlight=False)
+    for growth in found.growths:
+        console.print(f"memory of {growth.process}: {growth.before_bytes / MIB:.0f} MiB, then "
+                      f"{growth.after_bytes / MIB:.0f} MiB", highlight=False)
+    for line in found.verdict():
+        console.print(f"- {line}", highlight=False)

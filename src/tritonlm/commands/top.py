@@ -1,0 +1,103 @@
+"""The `top` command: what servers and gateways are doing, live, from their pages of metrics."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from tritonlm.errors import Unavailable
+from tritonlm.observability.page import Interval, Page
+from tritonlm.observability.view import frame
+
+TIMEOUT_S = 2.0
+DEFAULT_PAGES = ("localhost:8002",)
+
+
+def top(
+    pages: Annotated[list[str] | None, typer.Argument(
+        help="Hosts and ports of metrics, of servers and gateways. [default: localhost:8002]",
+        show_default=False)] = None,
+    interval_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
+    window_s: Annotated[float, typer.Option(
+        help="Seconds that rates and latencies are of.", min=1.0)] = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame, after two looks.")] = False,
+) -> None:
+    """Show rates, latencies, load, caches, memory and alerts of servers until Ctrl-C."""
+    watch = Watch(pages or DEFAULT_PAGES, window_s)
+    watch.look()
+    console = Console()
+    if once:
+        time.sleep(interval_s)
+        watch.look()
+        console.print(watch.frame())
+        return
+    try:
+        with Live(watch.frame(), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval_s)
+                watch.look()
+                live.update(watch.frame(), refresh=True)
+    except KeyboardInterrupt:
+        pass
+
+
+class Watch:
+    """Looks at pages, and keeps what it saw within a window of time."""
+
+    def __init__(self, addresses: Sequence[str], window_s: float) -> None:
+        self._urls = {address: _url(address) for address in addresses}
+        self._window_s = window_s
+        self._seen: deque[Page] = deque()
+        self._silent: list[str] = []
+
+    def look(self) -> None:
+        """Read all pages; raises `Unavailable` if none answers, the first time."""
+        with ThreadPoolExecutor(len(self._urls)) as readers:
+            texts = dict(zip(self._urls, readers.map(_read, self._urls.values()), strict=True))
+        self._silent = [address for address, text in texts.items() if text is None]
+        if len(self._silent) == len(texts) and not self._seen:
+            raise _no_metrics(", ".join(self._urls.values()))
+        answered = {address: text for address, text in texts.items() if text is not None}
+        self._seen.append(Page.parse(answered, time.monotonic()))
+        while len(self._seen) > 2 and self._seen[-1].at_s - self._seen[1].at_s >= self._window_s:
+            self._seen.popleft()
+
+    def frame(self) -> RenderableType:
+        """What is seen now."""
+        return frame(Interval(self._seen[0], self._seen[-1]), self._silent)
+
+
+def read_page(address: str) -> Page:
+    """The page of metrics at a host and port; raises `Unavailable`."""
+    text = _read(_url(address))
+    if text is None:
+        raise _no_metrics(_url(address))
+    return Page.parse({address: text}, time.monotonic())
+
+
+def _no_metrics(where: str) -> Unavailable:
+    return Unavailable(f"no metrics at {where}; give the host and the metrics port of a server, "
+                       "such as localhost:8002")
+
+
+def _url(address: str) -> str:
+    if "://" not in address:
+        address = f"http://{address}"
+    return address if address.rstrip("/").endswith("/metrics") else f"{address.rstrip('/')}/metrics"
+
+
+def _read(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            text: str = answer.read().decode()
+            return text
+    except (OSError, ValueError):
+        return None

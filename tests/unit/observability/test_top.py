@@ -1,0 +1,166 @@
+"""What `tritonlm top` makes of pages of metrics."""
+
+from __future__ import annotations
+
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from tests.unit.observability.test_rules import ALERTS
+from typer.testing import CliRunner
+
+from tritonlm.cli import app
+from tritonlm.observability import state
+from tritonlm.observability.page import Interval, Page
+from tritonlm.observability.view import frame
+
+EARLY = """
+# HELP tritonlm_requests_total Requests
+tritonlm_requests_total{front_end="a",model="generate",outcome="finished",reason="stop"} 100
+tritonlm_requests_total{front_end="a",model="generate",outcome="failed",reason="internal"} 0
+tritonlm_requests_total{front_end="a",model="generate",outcome="refused",reason="invalid_arg"} 0
+tritonlm_requests_unfinished{front_end="a",model="generate"} 4
+tritonlm_output_tokens_total{front_end="a",model="generate"} 1000
+tritonlm_time_to_first_token_seconds_bucket{front_end="a",model="generate",le="1"} 100
+tritonlm_time_to_first_token_seconds_bucket{front_end="a",model="generate",le="10"} 100
+tritonlm_time_to_first_token_seconds_bucket{front_end="a",model="generate",le="+Inf"} 100
+tritonlm_kv_blocks{engine="0",front_end="a",model="generate"} 50
+tritonlm_kv_cache_usage_ratio{engine="0",front_end="a",model="generate"} 0.97
+tritonlm_requests_waiting{engine="0",front_end="a",model="generate"} 2
+tritonlm_requests_running{engine="0",front_end="a",model="generate"} 2
+tritonlm_oldest_wait_seconds{engine="0",front_end="a",model="generate"} 31
+tritonlm_step_requests_count{engine="0",front_end="a",model="generate"} 900
+tritonlm_prefix_tokens_total{engine="0",front_end="a",model="generate"} 10
+tritonlm_prefix_hit_tokens_total{engine="0",front_end="a",model="generate"} 0
+tritonlm_engine_starts_total{engine="0",front_end="a",model="generate"} 1
+tritonlm_engine_memory_bytes{engine="0",front_end="a",model="generate"} 1048576000
+tritonlm_gpu_memory_bytes{engine="0",front_end="a",model="generate"} 1000
+tritonlm_gpu_memory_used_bytes{engine="0",front_end="a",model="generate"} 990
+tritonlm_gpu_usage_ratio{engine="0",front_end="a",model="generate"} 0.5
+tritonlm_gateway_requests_total{path="/v1/completions",status="200"} 0
+tritonlm_gateway_requests_total{path="/v1/completions",status="503"} 0
+tritonlm_gateway_requests_total{path="/metrics",status="200"} 7
+tritonlm_gateway_server_up{server="b:8001"} 0
+"""
+LATE = (EARLY.replace('reason="stop"} 100', 'reason="stop"} 110')
+        .replace('reason="internal"} 0', 'reason="internal"} 5')
+        .replace('reason="invalid_arg"} 0', 'reason="invalid_arg"} 5')
+        .replace("} 1000\ntritonlm_time", "} 1400\ntritonlm_time")
+        .replace('le="1"} 100', 'le="1"} 110').replace('le="10"} 100', 'le="10"} 120')
+        .replace('le="+Inf"} 100', 'le="+Inf"} 120')
+        .replace("tokens_total{engine=\"0\",front_end=\"a\",model=\"generate\"} 10",
+                 "tokens_total{engine=\"0\",front_end=\"a\",model=\"generate\"} 30")
+        .replace("hit_tokens_total{engine=\"0\",front_end=\"a\",model=\"generate\"} 0",
+                 "hit_tokens_total{engine=\"0\",front_end=\"a\",model=\"generate\"} 15")
+        .replace('status="200"} 0', 'status="200"} 8')
+        .replace('status="503"} 0', 'status="503"} 2'))
+
+
+@pytest.fixture
+def interval():
+    return Interval(Page.parse({"one": EARLY}, 100.0), Page.parse({"one": LATE}, 110.0))
+
+
+def test_a_models_state_is_that_of_the_interval(interval):
+    [model] = state.models(interval)
+    assert (model.requests_per_s, model.output_tokens_per_s) == (2, 40)
+    assert model.error_share == 0.25, "what is not allowed is no error of the server"
+    assert model.first_token.p50_s == pytest.approx(1.0)
+    assert model.first_token.p99_s == pytest.approx(1 + 9 * 0.98)
+    assert model.num_unfinished == 4
+
+
+def test_an_engines_state_is_that_of_the_interval(interval):
+    [engine] = state.engines(interval)
+    assert (engine.num_running, engine.num_waiting, engine.kv_usage) == (2, 2, 0.97)
+    assert engine.prefix_hits == 0.75
+    assert (engine.gpu_usage, engine.gpu_memory) == (0.5, 0.99)
+
+
+def test_only_paths_on_which_something_happened_are_told(interval):
+    [path] = state.paths(interval)
+    assert (path.path, path.requests_per_s, path.error_share) == ("/v1/completions", 1, 0.2)
+
+
+def test_alerts_are_those_whose_limits_are_passed(interval):
+    assert {name for name, _ in state.alerts(interval)} == {
+        "TritonlmErrors", "TritonlmSlowFirstToken", "TritonlmQueueAge", "TritonlmKvCacheFull",
+        "TritonlmGpuMemory", "TritonlmNoProgress", "TritonlmGatewayErrors",
+        "TritonlmGatewayServerDown"}
+
+
+def test_a_quiet_server_raises_none():
+    page = EARLY.replace("} 31", "} 0").replace("} 0.97", "} 0.5").replace("} 990", "} 500")
+    page = page.replace('model="generate"} 2\n', 'model="generate"} 0\n').replace(
+        'server="b:8001"} 0', 'server="b:8001"} 1')
+    quiet = Page.parse({"one": page}, 100.0)
+    assert list(state.alerts(Interval(quiet, quiet))) == []
+
+
+def test_a_server_that_was_started_again_counts_from_zero():
+    before, now = (Page.parse({"one": f'tritonlm_x_total{{a="1"}} {count}'}, float(at_s))
+                   for at_s, count in enumerate((50, 3)))
+    assert Interval(before, now).growth("tritonlm_x_total") == 3
+
+
+def test_pages_of_several_servers_add_up():
+    early = Page.parse({"one": EARLY, "two": EARLY}, 100.0)
+    late = Page.parse({"one": LATE, "two": LATE, "three": LATE}, 110.0)
+    interval = Interval(early, late)
+    [model] = state.models(interval)
+    assert model.output_tokens_per_s == 80, "the third was not seen before"
+    assert len(state.engines(interval)) == 3
+
+
+def test_limits_are_those_of_the_rules():
+    expressions = {alert["alert"]: alert["expr"] for alert in ALERTS}
+    for name, limit in state.LIMITS.items():
+        assert f"> {limit:g}" in expressions[name], name
+    assert {name for name, _ in state.alerts(Interval(
+        Page.parse({"one": EARLY}, 0.0), Page.parse({"one": LATE}, 1.0)))} <= set(expressions)
+
+
+def test_a_frame_shows_it_all(interval):
+    out = io.StringIO()
+    Console(file=out, width=160).print(frame(interval, ["gone:8002"]))
+    text = out.getvalue()
+    for part in ("generate 0 (one)", "25 %", "97 %", "75 %", "1,000 MiB", "9.8 s",
+                 "gone:8002 does not answer", "TritonlmErrors: generate", "/v1/completions"):
+        assert part in text, text
+
+
+@pytest.fixture
+def server():
+    """A server that has one page after the other."""
+    pages = iter((EARLY, LATE, LATE))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(next(pages).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield SimpleNamespace(address=f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_once_prints_one_frame(server):
+    result = CliRunner().invoke(app, ["top", server.address, "--once", "--interval-s", "0.2"],
+                                env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert f"generate 0 ({server.address})" in result.output
+    assert "TritonlmErrors: generate" in result.output
+
+
+def test_without_a_server_the_error_says_what_to_give():
+    result = CliRunner().invoke(app, ["top", "127.0.0.1:9", "--once"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tritonlm: no metrics at http://127.0.0.1:9/metrics; give ")
