@@ -125,10 +125,18 @@ async def test_without_a_call_an_answer_is_as_ever(gateway):
 
 
 @pytest.mark.parametrize(("fields", "param"), [
-    ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
-    ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+    ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "time"}}},
      "tool_choice"),
-    ({"tool_choice": "auto"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": "any"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
+    ({"tool_choice": "auto"}, "tool_choice"), ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}],
+      "tool_choice": "required"}, "tools"),
+    ({"tools": [WEATHER], "response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ({"response_format": {"type": "text", "json_schema": {"name": "x"}}}, "response_format"),
+    ({"response_format": {"type": "json_object"}, "extra_body": {"guided_json": {}}},
+     "guided_json"),
     ({"tools": [WEATHER], "parallel_tool_calls": False}, "parallel_tool_calls"),
     ({"tools": [{"type": "custom"}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools"),

@@ -10,9 +10,9 @@ from tritonlm.gateway.body import Body
 from tritonlm.gateway.openai.call import Call, StreamOptions, merge_max_tokens
 from tritonlm.gateway.openai.logprobs import chat_logprobs
 from tritonlm.gateway.openai.messages import Message, template_messages
-from tritonlm.gateway.openai.response_format import constraint
+from tritonlm.gateway.openai.response_format import ResponseFormat, constraint, hold
 from tritonlm.gateway.openai.tool_parsers import PARSERS
-from tritonlm.gateway.openai.tools import Tool, offered_tools
+from tritonlm.gateway.openai.tools import Choice, Tool, offered_tools
 from tritonlm.gateway.pieces import Piece
 from tritonlm_client import Prompt
 
@@ -27,9 +27,9 @@ class ChatBody(Body, frozen=True):
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
-    tool_choice: Any = None
+    tool_choice: Choice | None = None
     parallel_tool_calls: bool = True
 
 
@@ -105,11 +105,15 @@ def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") ->
         raise InvalidArgument("messages", [], "it must not be empty")
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidArgument("top_logprobs", body.top_logprobs, "it needs logprobs: true")
-    options |= constraint(body.response_format)
     merge_max_tokens(options, body.max_completion_tokens)
     if body.logprobs:
         options["logprobs"] = body.top_logprobs or 0
-    tools = offered_tools(body.tools or [], body.tool_choice, body.parallel_tool_calls, tool_parser)
+    tools, grammar = offered_tools(body.tools or [], body.tool_choice, body.parallel_tool_calls,
+                                   tool_parser)
+    held = constraint(body.response_format)
+    if tools and held:
+        raise InvalidArgument("response_format", "with tools", 'it needs tool_choice "none"')
+    hold(options, held | ({"guided_grammar": grammar} if grammar else {}))
     messages = template_messages(body.messages)
     prompt: Prompt = {"messages": messages, "tools": tools} if tools else messages
     return Call(body.model, (prompt,), options,
