@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
+import time
 
 import numpy as np
 import openai
@@ -13,14 +15,18 @@ import torch
 import tritonclient.grpc.aio as grpcclient
 from inference import tensor
 from tests.integration.gateway import address_of, get, post, running_gateway
-from tests.metrics import total
+from tests.metrics import samples, total
 from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from tritonclient.utils import InferenceServerException
 
+from tritonlm.server import repository
+
 TEXTS = ["The cat sat", "on", "Now is the winter of our discontent made glorious", "the dog's mat",
          "the sun of York and the cat and the dog and the mat of the cat"]
 QUERY = "where is the cat"
+QUEUE_SIZE = 16
+NUM_ROWS = "tritonlm_task_rows_total"
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
@@ -33,9 +39,21 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(start_server, folders):
+def server(start_server, folders, tmp_path_factory):
     models = {f"{task}_model": str(folder) for task, folder in folders.items()}
-    return start_server(front_ends=1, **models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repository, "TASK_REPOSITORY", short_queue(tmp_path_factory.mktemp("queue")))
+        return start_server(front_ends=1, **models)
+
+
+def short_queue(folder):
+    """A copy of the models, of which `classify` has a short queue."""
+    copy = folder / repository.TASK_REPOSITORY.name
+    shutil.copytree(repository.TASK_REPOSITORY, copy)
+    config = copy / "classify" / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_queue_size: 1024",
+                                                 f"max_queue_size: {QUEUE_SIZE}"))
+    return copy
 
 
 @pytest.fixture
@@ -265,3 +283,60 @@ def test_the_gateway_refuses_bad_input_as_openai_does(url, path, body, status, p
     got_status, got = post(f"{url}/v1/{path}", body)
     assert (got_status, got["error"]["param"]) == (status, param), got
     assert got["error"]["type"] == "invalid_request_error"
+
+
+async def queue(client, number, **options):
+    """Requests of 64 rows that wait for each other; when each was answered, and its error."""
+    inputs = [tensor("text_input", column([TEXTS[2]] * 64))]
+
+    async def one():
+        try:
+            await client.infer("classify", inputs, **options)
+            return time.monotonic(), ""
+        except InferenceServerException as error:
+            return time.monotonic(), str(error)
+    return await asyncio.gather(*(one() for _ in range(number)))
+
+
+async def test_a_full_queue_refuses_at_once(client):
+    answers = sorted(await queue(client, 2 * QUEUE_SIZE))
+    refused = [error for _, error in answers if error]
+    assert refused
+    assert all("Exceeds maximum queue size" in error for error in refused)
+    assert len(refused) < QUEUE_SIZE
+    assert answers[len(refused) // 2][1], "some were computed before the others were refused"
+
+
+async def test_overdue_requests_are_refused_and_not_computed(server, client):
+    def num_rows():
+        return sum(value for labels, value in samples(server.metrics_url, NUM_ROWS)
+                   if labels["model"] == "classify")
+
+    before = num_rows()
+    patient = asyncio.create_task(queue(client, QUEUE_SIZE // 2))
+    await asyncio.sleep(0.05)
+    [(_, error)] = await queue(client, 1, timeout=1000)
+    assert "Request timeout expired" in error
+    assert not any(error for _, error in await patient)
+    assert num_rows() - before == QUEUE_SIZE // 2 * 64
+
+
+async def test_the_gateway_answers_in_time_that_there_is_no_time(client, url):
+    patient = asyncio.create_task(queue(client, QUEUE_SIZE // 2))
+    await asyncio.sleep(0.05)
+    status, got = await asyncio.to_thread(post, f"{url}/v1/classify", {
+        "model": "classify", "input": TEXTS, "timeout_ms": 20})
+    refused_s = time.monotonic()
+    ends = sorted(end_s for end_s, _ in await patient)
+    assert (status, got["error"]["code"]) == (503, "unavailable")
+    assert "no answer within 20 ms" in got["error"]["message"]
+    assert refused_s < ends[-1]
+
+
+async def test_urgent_requests_overtake_the_others(client):
+    low = asyncio.create_task(queue(client, QUEUE_SIZE // 2, priority=4))
+    await asyncio.sleep(0.05)
+    [(urgent_s, error)] = await queue(client, 1, priority=1)
+    assert not error
+    ends = sorted(end_s for end_s, _ in await low)
+    assert urgent_s < ends[len(ends) // 2]

@@ -20,7 +20,7 @@ from tritonlm_client.requests import infer_request
 
 MAX_ROWS = 64
 """Of a request, as the models' max_batch_size has it."""
-US_PER_MS = 1000
+US_PER_MS = MS_PER_S = 1000
 Outputs = dict[str, NDArray[Any]]
 
 
@@ -52,7 +52,15 @@ async def infer_rows(
     model = fleet.resolve(body.model, task)
     requests = [_queued(infer_request(model, uuid4().hex, rows, outputs), body)
                 for rows in tensors]
-    return list(await asyncio.gather(*(_infer(fleet, request) for request in requests)))
+    answers = asyncio.gather(*(_infer(fleet, request) for request in requests))
+    if body.timeout_ms is None:
+        return list(await answers)
+    # Triton looks at its own timeout only when it is a request's turn.
+    try:
+        return list(await asyncio.wait_for(answers, body.timeout_ms / MS_PER_S))
+    except asyncio.TimeoutError:
+        raise Unavailable(f"timeout_ms: there was no answer within {body.timeout_ms} ms; "
+                          "the queue is long, or the request is") from None
 
 
 def text_rows(columns: Mapping[str, Sequence[str]]) -> list[dict[str, NDArray[Any]]]:
