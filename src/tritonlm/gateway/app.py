@@ -41,6 +41,7 @@ from tritonlm.gateway.openai.call import Call, answer
 from tritonlm.gateway.openai.chat import ChatBody, chat_call
 from tritonlm.gateway.openai.completions import CompletionBody, completion_call
 from tritonlm.gateway.openai.embeddings import EmbeddingsBody, embeddings
+from tritonlm.gateway.openai.responses import ResponsesBody, responses_call
 from tritonlm.gateway.relay import Relay
 from tritonlm.gateway.rerank import RerankBody, rerank
 from tritonlm.gateway.roster import Roster
@@ -186,6 +187,7 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         Route("/v1/models", gateway.models), Route("/v1/models/{model:path}", gateway.models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/responses", gateway.call(ResponsesBody, responses_call), methods=["POST"]),
         Route("/v1/embeddings", gateway.task(EmbeddingsBody, embeddings), methods=["POST"]),
         *(Route(path, gateway.task(RerankBody, rerank), methods=["POST"])
           for path in ("/v1/rerank", "/v2/rerank")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
@@ -16,7 +17,7 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.cached_answers import CachedAnswers, open_answers, tell_outcome
 from tritonlm.gateway.connected import while_connected
-from tritonlm.gateway.events import encoded, open_events
+from tritonlm.gateway.events import Script, encoded, open_events
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
 from tritonlm.gateway.usage import Usage
@@ -46,21 +47,27 @@ class Form(Protocol):
         """A choice in a whole answer."""
 
 
+class Writer(Script, Protocol):
+    """Writes the answers of one call, in events or as a whole."""
+
+    usage: Usage
+
+    async def whole(self, answers: Answers | CachedAnswers) -> bytes:
+        """The body that tells of all answers; raises `ServingError`."""
+
+
 @dataclass(frozen=True)
-class Call:
-    """What is asked for, of which model, and how it is to be written."""
+class Call(ABC):
+    """What is asked for, and of which model."""
 
     model: str
     prompts: tuple[Prompt, ...]
     options: dict[str, Any]
-    form: Form
     is_stream: bool
-    stream_options: StreamOptions | None
 
-    def __post_init__(self) -> None:
-        """Raise `InvalidArgument` for options of a stream that is none."""
-        if self.stream_options is not None and not self.is_stream:
-            raise InvalidArgument("stream_options", "given", "it needs stream: true")
+    @abstractmethod
+    def writer(self) -> Writer:
+        """What writes the answers."""
 
     def requests(self, model: str) -> list[ModelInferRequest]:
         """One for each prompt, to `model`; raises `InvalidArgument`."""
@@ -77,10 +84,27 @@ class Call:
         return int(self.options.get("n", 1))
 
 
-class Writer:
-    """Writes the answers of one call."""
+@dataclass(frozen=True)
+class ChoicesCall(Call):
+    """A call whose answers are choices in some form."""
 
-    def __init__(self, call: Call) -> None:
+    form: Form
+    stream_options: StreamOptions | None
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidArgument` for options of a stream that is none."""
+        if self.stream_options is not None and not self.is_stream:
+            raise InvalidArgument("stream_options", "given", "it needs stream: true")
+
+    def writer(self) -> Writer:
+        """See `Call`."""
+        return ChoicesWriter(self)
+
+
+class ChoicesWriter:
+    """Writes choices; see `Writer`."""
+
+    def __init__(self, call: ChoicesCall) -> None:
         self._call = call
         self.usage = Usage()
         self._head = {"id": call.form.id_prefix + uuid4().hex, "object": call.form.chunk_object,
@@ -119,7 +143,7 @@ class Writer:
 
 async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     """The response to `call`; raises `ServingError` if it fails before its first piece."""
-    writer = Writer(call)
+    writer = call.writer()
     request.state.record.model = call.model
     request.state.record.usage = writer.usage
     answers = open_answers(request, fleet, call.requests(fleet.resolve(call.model)),
@@ -134,10 +158,8 @@ async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     return response
 
 
-def merge_max_tokens(options: dict[str, Any], max_completion_tokens: int | None) -> None:
-    """Take the newer name of `max_tokens`; raises `InvalidArgument` if both differ."""
-    if max_completion_tokens is None:
-        return
-    if options.setdefault("max_tokens", max_completion_tokens) != max_completion_tokens:
-        raise InvalidArgument("max_completion_tokens", max_completion_tokens,
-                              f"max_tokens says {options['max_tokens']}; give one of them")
+def merge_max_tokens(options: dict[str, Any], name: str, value: int | None) -> None:
+    """Take a newer `name` of `max_tokens`; raises `InvalidArgument` if both differ."""
+    if value is not None and options.setdefault("max_tokens", value) != value:
+        raise InvalidArgument(name, value, f"max_tokens says {options['max_tokens']}; "
+                              "give one of them")

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
-from tritonlm.gateway.openai.call import Call, StreamOptions, merge_max_tokens
+from tritonlm.gateway.openai.call import ChoicesCall, StreamOptions, merge_max_tokens
 from tritonlm.gateway.openai.logprobs import chat_logprobs
 from tritonlm.gateway.openai.messages import Message, template_messages
 from tritonlm.gateway.openai.response_format import ResponseFormat, constraint, hold
@@ -99,13 +99,13 @@ class Speaker:
         return piece.finish_reason or None
 
 
-def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") -> Call:
+def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") -> ChoicesCall:
     """What is asked for; raises `InvalidArgument`."""
     if not body.messages:
         raise InvalidArgument("messages", [], "it must not be empty")
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidArgument("top_logprobs", body.top_logprobs, "it needs logprobs: true")
-    merge_max_tokens(options, body.max_completion_tokens)
+    merge_max_tokens(options, "max_completion_tokens", body.max_completion_tokens)
     if body.logprobs:
         options["logprobs"] = body.top_logprobs or 0
     tools, grammar = offered_tools(body.tools or [], body.tool_choice, body.parallel_tool_calls,
@@ -116,6 +116,5 @@ def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") ->
     hold(options, held | ({"guided_grammar": grammar} if grammar else {}))
     messages = template_messages(body.messages)
     prompt: Prompt = {"messages": messages, "tools": tools} if tools else messages
-    return Call(body.model, (prompt,), options,
-                ChatForm(body.logprobs, tool_parser if tools else ""),
-                body.stream, body.stream_options)
+    return ChoicesCall(body.model, (prompt,), options, body.stream,
+                       ChatForm(body.logprobs, tool_parser if tools else ""), body.stream_options)

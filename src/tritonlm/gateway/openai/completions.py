@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
-from tritonlm.gateway.openai.call import Call, StreamOptions
+from tritonlm.gateway.openai.call import ChoicesCall, StreamOptions
 from tritonlm.gateway.openai.logprobs import CompletionLogprobs
 from tritonlm.gateway.openai.prompts import read_prompts
 from tritonlm.gateway.pieces import Piece
@@ -59,7 +59,7 @@ class CompletionForm:
         return self._logprobs[index].read(piece.logprobs)
 
 
-def completion_call(body: CompletionBody, options: dict[str, Any]) -> Call:
+def completion_call(body: CompletionBody, options: dict[str, Any]) -> ChoicesCall:
     """What is asked for; raises `InvalidArgument`."""
     if body.best_of not in {None, options.get("n", 1)}:
         raise InvalidArgument("best_of", body.best_of, "not supported; allowed: what n is")
@@ -71,5 +71,5 @@ def completion_call(body: CompletionBody, options: dict[str, Any]) -> Call:
         if body.logprobs is not None:
             options["prompt_logprobs"] = body.logprobs
     prompts = tuple(read_prompts("prompt", body.prompt, MAX_PROMPTS))
-    return Call(body.model, prompts, options, CompletionForm(body.logprobs, prompts),
-                body.stream, body.stream_options)
+    return ChoicesCall(body.model, prompts, options, body.stream,
+                       CompletionForm(body.logprobs, prompts), body.stream_options)
