@@ -87,12 +87,15 @@ To `detokenize` it need not be given: then the whole text is meant.
 """
 DETOKENIZE_NUM_IDS = Tensor("detokenize_num_ids", "INT32", (-1,))
 """How many of the ids belong to each of several texts; not given, there is one text."""
+PROMPT_INDEX = Tensor("prompt_index", "INT32")
+"""Which prompt of a request with several rows a response is about."""
 
 MODELS = {
     # It checks the options too: what generate would refuse is refused before anything is computed.
     "tokenize": Model((*PROMPT[:2], *OPTION_TENSORS), (Tensor("input_ids", "INT32", (-1,)),)),
     "generate": Model((*PROMPT, *OPTION_TENSORS),
-                      (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN, DETOKENIZE_NUM_IDS), True),
+                      (*ANSWER, DETOKENIZE_IDS, DETOKENIZE_SPAN, DETOKENIZE_NUM_IDS,
+                       PROMPT_INDEX), True),
     # One response, for which Triton's response cache may stand in.
     "complete": Model((*PROMPT, *OPTION_TENSORS), ANSWER),
     "detokenize": Model((DETOKENIZE_IDS, DETOKENIZE_SPAN._replace(is_optional=True),

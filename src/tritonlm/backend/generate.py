@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 from tritonlm.backend.admission import Admission
 from tritonlm.backend.arrivals import Cancellation, Refusal
@@ -14,13 +16,14 @@ from tritonlm.backend.epilogue import Epilogue
 from tritonlm.backend.generation import Answer, Generation
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.backend.prompt_batch import PromptAnswer, PromptBatch, naming_prompt, prompt_rows
 from tritonlm.backend.server_watch import ServerWatch
 from tritonlm.backend.session import Session
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.config import ModelConfig
 from tritonlm.contract import MODELS, parse_options, parse_prompt, parse_traceparent
 from tritonlm.engine.endpoint import Endpoint
-from tritonlm.errors import ServingError
+from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
 from tritonlm.options import Options
 from tritonlm.text.encoding import Encoder
@@ -66,11 +69,8 @@ class Generate:
         if self._watch:
             self._watch.ensure_started()
         for request in requests:
-            answer = Answer(request, self.model, self.is_cached)
-            try:
-                self._session.put(self._admit(request, answer))
-            except Exception as error:
-                self._session.put(Refusal(answer, error))
+            for item in self._items(request):
+                self._session.put(item)
 
     def finalize(self) -> None:
         """End the thread, and the engines that are this front end's."""
@@ -89,10 +89,39 @@ class Generate:
         for keeper in self._keepers:
             keeper.stop()
 
+    def _items(
+        self, request: pb_utils.InferenceRequest
+    ) -> Sequence[Generation | Cancellation | Refusal]:
+        """What the sending thread gets of a request: all its prompts, or why not."""
+        answer = Answer(request, self.model, self.is_cached)
+        try:
+            rows = prompt_rows(request_tensors(request))
+            if len(rows) == 1:
+                return [self._admit(request, answer, rows[0])]
+            batch = PromptBatch(len(rows))
+            return [self._admit_row(request, batch, index, tensors)
+                    for index, tensors in enumerate(rows)]
+        except Exception as error:
+            return [Refusal(answer, error)]
+
+    def _admit_row(
+        self, request: pb_utils.InferenceRequest, batch: PromptBatch, index: int,
+        tensors: dict[str, NDArray[Any]],
+    ) -> Generation:
+        answer = PromptAnswer(request, self.model, self.is_cached, batch, index)
+        try:
+            item = self._admit(request, answer, tensors)
+            if isinstance(item, Cancellation):
+                raise InvalidArgument("cancel", True, "a request of one row does that")
+        except ServingError as error:
+            raise naming_prompt(index, error) from None
+        return item
+
     def _admit(
-        self, request: pb_utils.InferenceRequest, answer: Answer
+        self, request: pb_utils.InferenceRequest, answer: Answer,
+        tensors: dict[str, NDArray[Any]],
     ) -> Generation | Cancellation:
-        tensors, parameters = request_tensors(request), request_parameters(request)
+        parameters = request_parameters(request)
         answer.traceparent = parse_traceparent(parameters)
         options = parse_options(tensors, parameters, request.request_id())
         answer.request_id = options.request_id

@@ -26,6 +26,7 @@ CANCELLED_VALUES = {
     "text_output": "", "output_ids": [], "chunk_index": 0, "finish_reason": ["cancelled"],
     "num_input_tokens": [], "num_output_tokens": [], "sequence_index": 0, "logprobs": [],
     "perf_metrics": [], "detokenize_ids": [], "detokenize_span": [0, 0], "detokenize_num_ids": 0,
+    "prompt_index": 0,
 }
 """What a request to cancel others is answered with."""
 
@@ -48,6 +49,8 @@ class Answer:
         self._model = model
         self._sender = request.get_response_sender()
         self.requested = frozenset(request.requested_output_names())
+        self.prompt_index = 0
+        """Among the prompts of the request."""
         self.budget = TimeBudget()
         self.request_id = request.request_id()
         self.traceparent = ""
@@ -64,7 +67,7 @@ class Answer:
             self.budget.first_send_s = began_s
         if self.is_cached:
             values = _cacheable(values)
-        is_large = len(values["output_ids"]) > LARGE_TOKENS
+        is_large = np.size(values["output_ids"]) > LARGE_TOKENS
         response = model_response(self._model, values, self.requested)
         self._is_spent = not self._model.is_decoupled
         self._sender.send(response, flags=FINAL if is_final and not is_large else 0)
@@ -217,6 +220,7 @@ class Generation:
             "detokenize_ids": np.concatenate([part.window for part in parts]),
             "detokenize_span": list(chain.from_iterable(part.span for part in parts)),
             "detokenize_num_ids": [len(part.window) for part in parts],
+            "prompt_index": self.answer.prompt_index,
         }, is_final)
         self.sent_s = time.monotonic()
 
@@ -227,6 +231,6 @@ def _cacheable(values: dict[str, Any]) -> dict[str, Any]:
     Triton keeps no answer that has an empty output. So what is empty is left out, unless the answer
     was cut short: then its text is, and nobody else gets it.
     """
-    if not CUT_SHORT.isdisjoint(values["finish_reason"]):
+    if not CUT_SHORT.isdisjoint(np.ravel(values["finish_reason"])):
         return values | {"text_output": [], "output_ids": []}
     return {name: value for name, value in values.items() if np.size(value)}

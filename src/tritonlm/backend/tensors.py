@@ -29,13 +29,17 @@ def request_parameters(request: pb_utils.InferenceRequest) -> dict[str, Any]:
 
 
 def output_tensor(tensor: Tensor, values: Any) -> pb_utils.Tensor:
-    """An output of shape [1, n] in the contract's dtype from one value or n values."""
+    """An output of shape [1, n] in the contract's dtype from one value or n values.
+
+    An array of two dimensions keeps its shape.
+    """
+    shape = values.shape if isinstance(values, np.ndarray) and values.ndim == 2 else (1, -1)
     if tensor.dtype == "BYTES":
-        texts = [values] if isinstance(values, str) else values
+        texts = [values] if isinstance(values, str) else values if shape == (1, -1) else values.flat
         array = np.array([text.encode() for text in texts], np.object_)
     else:
         array = np.asarray(values, NUMPY_DTYPES[tensor.dtype])
-    return pb_utils.Tensor(tensor.name, array.reshape(1, -1))
+    return pb_utils.Tensor(tensor.name, array.reshape(shape))
 
 
 def model_response(
