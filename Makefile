@@ -14,6 +14,9 @@ serve_options = $(foreach name,$(SERVE_SETTINGS),\
 	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
+# It wants an older huggingface-hub than transformers does: so beside the environment.
+LITELLM := .runtime/litellm-1.106.2
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test k8s-check drills bench-engine bench-memory bench-serving bench-gateway loadtest check install clean host
 
@@ -27,7 +30,7 @@ help: ## This text
 serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
 	@exec $(BIN)/tritonlm serve --gateway-port $(gateway_port) $(serve_options) $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run the tests, with PYTEST_ARGS
+test: $(VENV)/.installed-dev $(LITELLM) ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/unit $(PYTEST_ARGS)
 
@@ -77,6 +80,10 @@ $(VENV)/.made: | host
 $(VENV)/.installed: pyproject.toml constraints.txt | host $(VENV)/.made
 	$(PIP_INSTALL) -e '.[engine]'
 	@touch $@
+
+$(LITELLM): | $(VENV)/.installed-dev
+	$(PIP_INSTALL) --quiet --no-deps --target $@ litellm==1.106.2 fastuuid==0.14.0 \
+		importlib-metadata==8.7.0 pydantic-settings==2.15.0 python-dotenv==1.2.4 zipp==3.23.0
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[dev]'
