@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from loadtests.settings import Settings, add_options
+from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.errors import ServingError
 
 ROOT = Path(__file__).parents[1]
@@ -62,9 +64,10 @@ def _addresses(host: str | None, echo_step_ms: float | None) -> Iterator[list[st
                "--http-url", f"{host}:8000"]
         return
     # Imported here: a machine that only asks need not have what a server needs.
-    from benchmarks.running import running_gateway, running_server  # noqa: PLC0415
+    from benchmarks.running import FREE_PORTS, running_gateway, running_server  # noqa: PLC0415
 
-    with (running_server(echo_step_ms, kv_cache_gib=0.5) as server,
+    settings = replace(FREE_PORTS, embed_model=str(DEMO_CHECKPOINT))
+    with (running_server(echo_step_ms, settings, kv_cache_gib=0.5) as server,
           running_gateway(server) as gateway):
         yield ["--host", f"http://{gateway}", "--grpc-url", server.grpc_url,
                "--http-url", server.http_url.removeprefix("http://")]

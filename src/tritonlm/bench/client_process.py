@@ -8,6 +8,7 @@ seen of them, as JSON. `error` and a text say that it cannot be done.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -54,14 +55,17 @@ class Sender:
         for request, at_s in zip(requests, due_s, strict=True):
             await asyncio.sleep(max(0.0, start_s + at_s - time.monotonic()))
             await places.acquire()
-            task = asyncio.create_task(self._send_one(request, places.release))
+            late_s = time.monotonic() - start_s - at_s if self._load.request_rate else 0.0
+            task = asyncio.create_task(self._send_one(request, late_s, places.release))
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
 
-    async def _send_one(self, request: Any, leave: Callable[[], None]) -> None:
+    async def _send_one(
+        self, request: Any, late_s: float, leave: Callable[[], None]
+    ) -> None:
         connection = self._idle.pop() if self._idle else self._client.connection()
-        self.seen.append(await connection.run(request))
+        self.seen.append(dataclasses.replace(await connection.run(request), late_s=late_s))
         if self._load.has_stream_each:
             await connection.close()
         self._idle.append(connection)

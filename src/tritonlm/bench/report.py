@@ -34,7 +34,8 @@ def table(summary: Summary) -> rich.table.Table:
         value = getattr(summary, name)
         if value is not None:
             made.add_row(title, f"{value:,.2f}")
-    for name, title in LATENCIES.items():
+    latencies = LATENCIES | ({"late_ms": "sent late ms"} if summary.late_ms.mean else {})
+    for name, title in latencies.items():
         values = dataclasses.astuple(getattr(summary, name))
         made.add_row(title, "", *(f"{value:,.2f}" for value in values))
     return made

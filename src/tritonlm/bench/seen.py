@@ -23,6 +23,8 @@ class Seen:
     num_input_tokens: int = 0
     num_output_tokens: int = 0
     error: str = ""
+    late_s: float = 0.0
+    """How long after its time it was sent, if it had one."""
 
     @property
     def ttft_ms(self) -> float:

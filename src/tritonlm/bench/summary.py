@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tritonlm.bench.goodput import is_good
-from tritonlm.bench.seen import Seen
+from tritonlm.bench.seen import MS, Seen
 
 NAN = float("nan")
 
@@ -47,6 +47,8 @@ class Summary:
     itl_ms: Distribution
     """A value for each chunk but a request's first."""
     e2e_ms: Distribution
+    late_ms: Distribution
+    """After the times of an open loop: what the client, or its limit, has held requests up."""
     good_share: float | None
     """Of all requests, those within the limits of the goodput; None without any."""
     first_error: str
@@ -67,6 +69,7 @@ class Summary:
             tpot_ms=Distribution.of([one.tpot_ms for one in well if one.num_output_tokens > 1]),
             itl_ms=Distribution.of([ms for one in well for ms in one.itl_ms]),
             e2e_ms=Distribution.of([one.e2e_ms for one in well]),
+            late_ms=Distribution.of([one.late_s * MS for one in seen]),
             good_share=num_good / len(seen) if limits_ms and seen else None,
             first_error=next((one.error for one in seen if one.error), ""))
 

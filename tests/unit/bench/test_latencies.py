@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from tritonlm.bench.goodput import is_good, parse_limits
+from tritonlm.bench.report import table
 from tritonlm.bench.seen import Seen, Watch
 from tritonlm.bench.summary import Distribution, Summary
 from tritonlm.errors import InvalidArgument
@@ -53,6 +55,12 @@ def test_inter_token_latencies_are_those_of_all_chunks_together():
 def test_percentiles_are_interpolated():
     assert Distribution.of([0.0, 10.0, 20.0, 30.0, 40.0]) == Distribution(
         mean=20, median=20, p90=pytest.approx(36), p99=pytest.approx(39.6))
+
+
+def test_a_client_that_is_late_says_so():
+    late = [dataclasses.replace(FAST, late_s=0.002), dataclasses.replace(SLOW, late_s=0.004)]
+    assert Summary.of(late).late_ms.mean == pytest.approx(3)
+    assert table(Summary.of(late)).row_count == table(Summary.of([FAST, SLOW])).row_count + 1
 
 
 def test_a_load_that_fails_has_no_speed():
