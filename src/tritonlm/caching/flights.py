@@ -120,6 +120,13 @@ class Reader(Generic[T]):
         self._num_read = 0
         self.flight, self.is_first = flights.join(key, source)
 
+    @property
+    def outcome(self) -> str:
+        """Where the items come from, once the first is there: hit, shared or miss."""
+        if self.flight.was_known:
+            return "hit"
+        return "miss" if self.is_first else "shared"
+
     def close(self) -> None:
         """Leave the flight."""
         self._flights.leave(self._key, self.flight)

@@ -104,4 +104,4 @@ def _num_tokens(answer: AnswerLine) -> int:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return 0
-    return int(usage.get("completion_tokens", usage.get("prompt_tokens", 0)))
+    return int(usage.get("completion_tokens", usage.get("prompt_tokens")) or 0)

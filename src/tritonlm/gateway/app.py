@@ -26,8 +26,8 @@ from tritonlm.gateway.access import Access
 from tritonlm.gateway.body import json_object, read_body, read_call, read_fields
 from tritonlm.gateway.cached_answers import HEADER as CACHE_HEADER
 from tritonlm.gateway.cached_answers import AnswerCache, note_wish
+from tritonlm.gateway.cached_bodies import task_response
 from tritonlm.gateway.classify import ClassifyBody, classify
-from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.connection import GENERATE
 from tritonlm.gateway.draining import Draining
 from tritonlm.gateway.events import open_events
@@ -128,12 +128,14 @@ class Gateway:
         """The endpoint whose bodies are of `kind` and are answered with what is computed."""
         async def endpoint(request: Request) -> Response:
             given = json_object(await request.body())
+            note_wish(request, given)
             caller = {name: given[name] for name in ("priority", "user") if name in given}
             body = read_fields(given | request.state.caller.applied_to(caller), kind)
             record = request.state.record
             record.model = body.model
-            computing = compute(self.fleet, body, record.usage)
-            return json_response(await while_connected(request.receive, computing))
+            return await task_response(
+                request, self.fleet, body, partial(compute, self.fleet, body, record.usage),
+                record.usage)
         return endpoint
 
     async def generate_stream(self, request: Request) -> Response:

@@ -29,24 +29,27 @@ class AnswerCache:
     """What the requests to a worker share."""
 
     def __init__(self, cache: ResponseCache) -> None:
-        self._cache = cache
-        self._flights: Flights[Item] = Flights()
+        self.levels = cache
+        self.bodies: Flights[bytes] = Flights()
+        self._answers: Flights[Item] = Flights()
 
     def open(
         self, fleet: Fleet, requests: Sequence[ModelInferRequest], priority: str, is_wanted: bool
     ) -> Answers | CachedAnswers:
         """The answers to `requests`; from the cache only if that `is_wanted`."""
-        key = generation_key(requests, fleet.identity(requests[0].model_name))
-        if key is None or not is_wanted:
+        identity = fleet.identity(requests[0].model_name)
+        key = generation_key(requests, identity)
+        if key is None or not identity or not is_wanted:
             metrics.REQUESTS.labels("random" if is_wanted else "bypass").inc()
             return fleet.open(requests, priority)
-        source = PieceSource(self._cache, key, lambda: fleet.open(requests, priority))
-        return CachedAnswers(Reader(self._flights, key, source))
+        source = PieceSource(self.levels, key, lambda: fleet.open(requests, priority))
+        return CachedAnswers(Reader(self._answers, key, source))
 
     async def close(self) -> None:
         """End what runs, and close the levels."""
-        await self._flights.close()
-        await self._cache.close()
+        await self._answers.close()
+        await self.bodies.close()
+        await self.levels.close()
 
 
 class PieceSource:
@@ -86,10 +89,8 @@ class CachedAnswers:
 
     @property
     def outcome(self) -> str:
-        """Where the answers come from, once the first is there: hit, shared or miss."""
-        if self._reader.flight.was_known:
-            return "hit"
-        return "miss" if self._reader.is_first else "shared"
+        """Where the answers come from, once the first is there."""
+        return self._reader.outcome
 
     def __aiter__(self) -> CachedAnswers:
         return self

@@ -78,6 +78,7 @@ class Fleet:
 
     def identity(self, model: str) -> list[str]:
         """What tells apart the versions of `model` that are served now, wherever they are."""
+        model = self._aliases.get(model, model)
         return sorted(set().union(*(server.connection.identities(model)
                                     for server in self._servers)))
 
