@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tritonlm.tracing import TRACEPARENT, Stage, epoch_ns
+from tritonlm.tracing import TRACEPARENT, Stage
 
 CLOSE_TIMEOUT_S = 2.0
 PROPAGATOR = TraceContextTextMapPropagator()
@@ -41,6 +42,11 @@ class OtlpTracer:
         error: str,
     ) -> None:
         """As `tracing.Tracer` says."""
+        offset_s = time.time() - time.monotonic()
+
+        def epoch_ns(monotonic_s: float) -> int:
+            return int(1e9 * (offset_s + monotonic_s))
+
         span = self._tracer.start_span(whole.name, _context(parent), SpanKind.SERVER,
                                        start_time=epoch_ns(whole.begin_s))
         inside = set_span_in_context(span)

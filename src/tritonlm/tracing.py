@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -77,8 +76,3 @@ def from_environment(service: str) -> Tracer | None:
 def is_traceparent(text: Any) -> bool:
     """Whether `text` is a context in the form of W3C."""
     return isinstance(text, str) and FORM.fullmatch(text) is not None
-
-
-def epoch_ns(monotonic_s: float) -> int:
-    """The time of day of a time on the monotonic clock."""
-    return int(1e9 * (time.time() - time.monotonic() + monotonic_s))

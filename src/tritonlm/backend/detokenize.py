@@ -19,6 +19,7 @@ from tritonlm.contract import (
     Tensor,
 )
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
 
 MODEL = MODELS["detokenize"]
@@ -30,7 +31,9 @@ class Detokenize:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the tokenizer of the model's settings."""
         try:
-            self._encoder = Encoder(ModelConfig.from_triton(args))
+            config = ModelConfig.from_triton(args)
+            configure(args["model_instance_name"], config.log_format)
+            self._encoder = Encoder(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
 
@@ -45,7 +48,7 @@ class Detokenize:
             values = {"text_output": self._texts(request_tensors(request))}
             return model_response(MODEL, values, request.requested_output_names())
         except Exception as error:
-            return error_response(error)
+            return error_response(error, request.request_id())
 
     def _texts(self, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
         ids = _row(tensors, DETOKENIZE_IDS)

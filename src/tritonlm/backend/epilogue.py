@@ -49,7 +49,8 @@ class Epilogue:
                 request_id=answer.request_id, model=self._model, outcome=outcome, reason=reason,
                 seconds=round(total_s, 4), input_tokens=num_input, output_tokens=num_output))
         if self._tracer is not None:
-            self._trace(self._tracer, answer, now_s, error, {
+            stages = list(_stages(answer.budget, now_s)) if generation else []
+            self._trace(self._tracer, answer, now_s, stages, error, {
                 "gen_ai.response.finish_reasons": [reason],
                 "gen_ai.usage.input_tokens": num_input, "gen_ai.usage.output_tokens": num_output})
 
@@ -59,7 +60,8 @@ class Epilogue:
             self._tracer.close()
 
     def _trace(
-        self, tracer: Tracer, answer: Answer, now_s: float, error: str, known: dict[str, Any]
+        self, tracer: Tracer, answer: Answer, now_s: float, stages: list[Stage], error: str,
+        known: dict[str, Any],
     ) -> None:
         budget = answer.budget
         attributes: dict[str, Any] = {
@@ -70,7 +72,7 @@ class Epilogue:
             "tritonlm.send_seconds": budget.send_s,
         }
         tracer.record(Stage(self._model, budget.received_s, now_s), answer.traceparent,
-                      list(_stages(budget, now_s)), attributes, error)
+                      stages, attributes, error)
 
 
 def _stages(budget: TimeBudget, now_s: float) -> Iterator[Stage]:

@@ -82,7 +82,7 @@ class Answer:
         if self._is_spent:
             self._sender.send(flags=FINAL)
         else:
-            self._sender.send(error_response(error), flags=FINAL)
+            self._sender.send(error_response(error, self.request_id), flags=FINAL)
         self.is_finished = True
 
     def is_abandoned(self) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tritonlm.contract import NUMPY_DTYPES, Model, Tensor
 from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.logs import fields
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,13 @@ def model_response(
                                        if tensor.name in requested and tensor.name in values])
 
 
-def error_response(error: Exception) -> pb_utils.InferenceResponse:
+def error_response(error: Exception, request_id: str = "") -> pb_utils.InferenceResponse:
     """The response that tells a client of `error`.
 
     Only a `ServingError` is told in its own words; anything else is a bug, and goes to the log.
     """
     if not isinstance(error, ServingError):
-        logger.error("unexpected error", exc_info=error)
+        logger.error("unexpected error", exc_info=error, extra=fields(request_id=request_id))
         error = EngineFailure("internal error; the server's log says more")
     code = getattr(pb_utils.TritonError, error.code)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.coded_message, code))

@@ -17,6 +17,7 @@ from tritonlm.backend.tensors import (
 from tritonlm.config import ModelConfig
 from tritonlm.contract import MODELS, Prompt, parse_options, parse_prompt
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
 
 MODEL = MODELS["tokenize"]
@@ -30,7 +31,9 @@ class Tokenize:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the tokenizer of the model's settings."""
         try:
-            self._encoder = Encoder(ModelConfig.from_triton(args))
+            config = ModelConfig.from_triton(args)
+            configure(args["model_instance_name"], config.log_format)
+            self._encoder = Encoder(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
 

@@ -86,9 +86,16 @@ def test_a_span_has_the_stages_that_took_place(recorder):
 
 def test_what_was_not_over_ends_with_the_request(recorder):
     epilogue = Epilogue("generate", recorder, recorder, False)
-    epilogue.tell(answer(), "failed", "unavailable", None, "it was lost")
+    epilogue.tell(answer(), "failed", "unavailable", GENERATION, "it was lost")
     [(whole, _, stages, _, error)] = recorder.recorded
     assert set(stages) == {"queue"}
     assert stages["queue"].end_s == whole.end_s
     assert not math.isnan(whole.end_s)
     assert error == "it was lost"
+
+
+def test_what_was_refused_has_no_stages(recorder):
+    Epilogue("generate", recorder, recorder, False).tell(
+        answer(), "refused", "invalid_arg", None, "it is not allowed")
+    [(_, _, stages, _, error)] = recorder.recorded
+    assert (stages, error) == ({}, "it is not allowed")

@@ -23,7 +23,8 @@ def args(tmp_path_factory):
 
 def arguments(folder):
     parameters = {"model": {"string_value": str(folder)}}
-    return {"model_config": json.dumps({"parameters": parameters})}
+    return {"model_config": json.dumps({"parameters": parameters}),
+            "model_instance_name": "it_0"}
 
 
 def start(model, args):

@@ -1,0 +1,226 @@
+"""What an operator sees of a real run: in Prometheus, in a trace, in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from unittest import mock
+
+import pytest
+import tritonclient.grpc.aio as grpcclient
+from inference import stream
+from tests.exported_metrics import exported_names
+from tests.fakes.echo_server import echo_server
+from tests.fakes.otlp_collector import running_collector
+from tests.integration.gateway import address_of, post, running_gateway
+from tests.running_prometheus import running_prometheus
+from typer.testing import CliRunner
+
+from tritonlm.cli import app
+from tritonlm.logs import JSON_START, PREFIX
+from tritonlm.observability.dashboards import DASHBOARDS, as_json
+from tritonlm.server.settings import ServerSettings
+
+TRACE_ID, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE_ID}-{CLIENT_SPAN}-01"
+NUM_TOKENS, STEP_MS = 40, 3
+LIMIT_S = 30
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None,
+                                      reason="needs prometheus: apt-get install prometheus")
+
+
+@pytest.fixture(scope="module")
+def collector():
+    with running_collector() as collector:
+        tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        with mock.patch.dict(os.environ, tracing):
+            yield collector
+
+
+@pytest.fixture(scope="module")
+def server(collector, tmp_path_factory):
+    settings = ServerSettings(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=1,
+                              front_ends=1, log_file=tmp_path_factory.mktemp("log") / "log")
+    with echo_server(settings, STEP_MS, log_format="json", request_log=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(server):
+    with running_gateway(address_of(server), "--no-access-log") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def prometheus(server, gateway, tmp_path_factory):
+    """With a load of every kind between its looks at the pages."""
+    pages = [server.metrics_url, f"{gateway}/metrics"]
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), pages) as prometheus:
+        body = {"model": "generate", "prompt": "To be or not to be", "max_tokens": NUM_TOKENS}
+        post(f"{gateway}/v1/completions", body)  # from here on its paths have a page
+        prometheus.wait_for('tritonlm_gateway_requests_total{path="/v1/completions"}')
+        with ThreadPoolExecutor(8) as clients:
+            done = list(clients.map(partial(post, f"{gateway}/v1/completions"), [body] * 24))
+        assert [status for status, _ in done] == [200] * 24
+        assert post(f"{gateway}/v1/completions", body | {"temperature": -1})[0] == 400
+        prometheus.wait_for("model:tritonlm_output_tokens:rate5m > 0")
+        yield prometheus
+
+
+@needs_prometheus
+def test_every_rule_is_evaluated_without_an_error(prometheus):
+    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["type"] for rule in rules} == {"recording", "alerting"}
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+
+
+@needs_prometheus
+def test_every_recording_rule_gives_values(prometheus):
+    recorded = [rule["name"] for group in prometheus.get("rules")["groups"]
+                for rule in group["rules"] if rule["type"] == "recording"]
+    assert len(recorded) > 10
+    for name in recorded:
+        prometheus.wait_for(name)
+    [errors] = prometheus.wait_for('model:tritonlm_request_errors:ratio_rate5m{model="generate"}')
+    assert float(errors["value"][1]) == 0
+
+
+@needs_prometheus
+def test_nothing_fires_on_a_healthy_server(prometheus):
+    assert prometheus.values('ALERTS{alertstate="firing"}') == []
+
+
+@needs_prometheus
+def test_prometheus_knows_the_metrics_that_the_code_names(prometheus):
+    known = set(prometheus.get("label/__name__/values"))
+    assert {name for name in exported_names() - known if "_gpu_" not in name} == set()
+
+
+@needs_prometheus
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_panel_has_data(prometheus, name):
+    choices = {"$__rate_interval": "1m", "$namespace": ".*", "$model": ".*", "$path": ".*"}
+    for panel in json.loads(as_json(name, DASHBOARDS[name]))["panels"]:
+        for target in panel.get("targets", ()):
+            expression = target["expr"]
+            for variable, value in choices.items():
+                expression = expression.replace(variable, value)
+            if "_gpu_" in expression:
+                assert prometheus.values(expression) == [], "there is no GPU here"
+            else:
+                prometheus.wait_for(expression)
+
+
+def until(read, is_enough):
+    """What `read` gives once that `is_enough`."""
+    deadline_s = time.monotonic() + LIMIT_S
+    while not is_enough(found := read()):
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trace(collector, gateway):
+    """The spans of a streamed request whose client has a trace of its own."""
+    body = {"text_input": "To be or not to be", "max_tokens": NUM_TOKENS}
+    request = urllib.request.Request(f"{gateway}/generate_stream", json.dumps(body).encode(),
+                                     {"traceparent": TRACEPARENT})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.read().count(b"data: ") > 1
+    return until(lambda: collector.trace(TRACE_ID), lambda spans: set(spans) >= {
+        "tritonlm-gateway: POST /generate_stream", "tritonlm: generate"})
+
+
+def test_a_trace_goes_from_the_gateway_through_triton_to_the_engine(trace):
+    outer, inner = trace["tritonlm-gateway: POST /generate_stream"], trace["tritonlm: generate"]
+    stages = [trace[f"tritonlm: {name}"] for name in ("queue", "prefill", "decode", "send")]
+    assert len(trace) == 2 + len(stages)
+    assert (outer.parent_id, inner.parent_id) == (CLIENT_SPAN, outer.span_id)
+    assert {stage.parent_id for stage in stages} == {inner.span_id}
+    assert (outer.attributes["http.response.status_code"], outer.error) == (200, "")
+    assert inner.attributes["gen_ai.usage.output_tokens"] == NUM_TOKENS
+    assert inner.attributes["gen_ai.response.finish_reasons"] == ["length"]
+
+
+def test_the_times_of_a_trace_fit_together(trace):
+    inner, queue, prefill, decode, send = (
+        trace[f"tritonlm: {name}"] for name in ("generate", "queue", "prefill", "decode", "send"))
+    assert inner.begin_ns == queue.begin_ns
+    assert queue.end_ns == prefill.begin_ns
+    assert prefill.end_ns == decode.begin_ns <= send.begin_ns
+    assert decode.end_ns - decode.begin_ns >= (NUM_TOKENS - 1) * STEP_MS * 1_000_000 / 2
+    assert send.end_ns == inner.end_ns >= decode.end_ns
+
+
+def test_an_error_is_told_in_its_span(collector, server):
+    body = {"text_input": "To be", "temperature": -1.0}
+    parameters = {"traceparent": f"00-{'1' * 32}-{CLIENT_SPAN}-01"}
+    assert asyncio.run(ask(server, body, parameters)).error
+    [span] = until(lambda: collector.trace("1" * 32).values(), list)
+    assert (span.name, span.parent_id) == ("generate", CLIENT_SPAN)
+    assert span.error.startswith("temperature: -1.0 is not allowed")
+
+
+def test_a_context_of_another_form_is_refused(server):
+    answer = asyncio.run(ask(server, {"text_input": "To be"}, {"traceparent": "nonsense"}))
+    assert "traceparent: 'nonsense' is not allowed" in answer.error
+
+
+async def ask(server, body, parameters):
+    async with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        return await stream(client, "generate", body, parameters=parameters)
+
+
+def lines_of_json(server):
+    return [json.loads(line) for line in server.log_path.read_text().splitlines()
+            if line.startswith(JSON_START)]
+
+
+def test_front_end_and_engine_log_a_request_by_its_id(trace, server):
+    request_id = trace["tritonlm: generate"].attributes["gen_ai.response.id"]
+    queued, ended = until(
+        lambda: [line for line in lines_of_json(server) if line.get("request_id") == request_id],
+        lambda lines: len(lines) == 2)
+    assert (queued["process"], queued["message"]) == ("engine 0", "request queued")
+    assert (ended["process"], ended["level"]) == ("generate_0_0", "info")
+    assert (ended["outcome"], ended["reason"]) == ("finished", "length")
+    assert ended["output_tokens"] == NUM_TOKENS
+
+
+def test_all_our_lines_of_log_are_json(server):
+    assert not [line for line in server.log_path.read_text().splitlines()
+                if line.startswith(PREFIX)]
+    assert {line["process"] for line in lines_of_json(server)} >= {"engine 0", "generate_0_0"}
+
+
+def host_of(url):
+    return url.split("//")[1].removesuffix("/metrics")
+
+
+def test_top_shows_server_and_gateway(server, gateway):
+    result = CliRunner().invoke(app, [
+        "top", host_of(server.metrics_url), host_of(gateway), "--once", "--interval-s", "0.5"],
+        env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert f"generate 0 ({host_of(server.metrics_url)})" in result.output
+    assert "requests in flight" in result.output
+    assert "no alert" in result.output
+
+
+def test_diagnose_finds_that_steps_take_the_time(server):
+    result = CliRunner().invoke(app, [
+        "diagnose", "--url", server.grpc_url, "--metrics", host_of(server.metrics_url),
+        "--requests", "8", "--max-tokens", str(NUM_TOKENS), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["errors"] == []
+    assert {one["process"] for one in found["memory"]} >= {"engine 0 of generate"}
+    decode_ms = next(one["p50_ms"] for one in found["stages"] if one["name"] == "decode")
+    assert decode_ms >= (NUM_TOKENS - 1) * STEP_MS / 2
