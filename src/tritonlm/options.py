@@ -23,7 +23,7 @@ MAX_SEQUENCES = 128
 MAX_LOGIT_BIAS = 1024
 MAX_BAD_WORDS, MAX_BAD_WORD_TOKENS = 64, 16
 MAX_GUIDE_CHARS = 131_072
-JSON_WHITESPACE = r"[ \t\n\r]{0,24}"
+JSON_WHITESPACE = r" ?|\n[ \t]{0,32}"
 """Between the parts of JSON that an answer is held to: without a bound it might never end."""
 INT32_MAX = 2**31 - 1
 UINT64_MAX = 2**64 - 1

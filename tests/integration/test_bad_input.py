@@ -45,6 +45,13 @@ BAD = {
     "bias too large": ({**GOOD, "logit_bias": '{"5": 101}'}, ["logit_bias", "-100 to 100"]),
     "bias of no token": ({**GOOD, "logit_bias": '{"2048": 1}'}, ["logit_bias", "2048", "2047"]),
     "bad word too long": ({**GOOD, "bad_words": ["what " * 20]}, ["bad_words", "16 tokens"]),
+    "no schema": ({**GOOD, "guided_json": "[1]"}, ["guided_json", "'[1]'", "JSON schema"]),
+    "a schema of nothing": (
+        {**GOOD, "guided_json": '{"type": "foo"}'}, ["guided_json", "Invalid type: foo"]),
+    "no regex": ({**GOOD, "guided_regex": "a("}, ["guided_regex", "'a('", "unclosed group"]),
+    "two grammars": ({**GOOD, "guided_regex": "a", "guided_grammar": "start: /a/"},
+                     ["guided_regex and guided_grammar", "one of them"]),
+    "endless grammar": ({**GOOD, "guided_choice": ["a"], "ignore_eos": True}, ["ignore_eos"]),
     "n 0": ({**GOOD, "n": 0}, ["n", "0", "1 to 128"]),
     "logprobs": ({**GOOD, "num_logprobs": 21}, ["logprobs", "21", "0 to 20"]),
     "prompt_logprobs": ({**GOOD, "prompt_logprobs": -1}, ["prompt_logprobs", "-1", "0 to 20"]),

@@ -9,6 +9,7 @@ import urllib.request
 from itertools import chain
 
 import aiohttp
+import jsonschema
 import pytest
 import torch
 import tritonclient.grpc.aio as grpcclient
@@ -240,3 +241,16 @@ async def test_priority_and_user_are_taken(server, client, model):
 async def test_more_sequences_than_the_server_allows_are_refused(client, model):
     got = await stream(client, model, {**SAMPLED, "n": 9})
     assert "n: 9 is not allowed; allowed: 1 to max_sequences, 8" in got.error
+
+
+@MODELS
+async def test_every_sequence_is_held_to_the_schema(client, model):
+    schema = {"type": "object", "required": ["lines"], "additionalProperties": False,
+              "properties": {"lines": {"type": "array", "minItems": 2, "maxItems": 2,
+                                       "items": {"type": "string", "maxLength": 20}}}}
+    [whole] = await answers(client, model, SAMPLED | {
+        "max_tokens": 400, "n": 4, "guided_json": json.dumps(schema)})
+    for text, reason in zip(whole["text_output"], whole["finish_reason"], strict=True):
+        assert reason == b"stop"
+        jsonschema.validate(json.loads(text), schema)
+    assert len(set(whole["text_output"])) == 4

