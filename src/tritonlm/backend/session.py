@@ -243,9 +243,7 @@ class Session:
         return [generation for key, generation in self._generations.items()
                 if key == generation.keys.start]
 
-    def _fail(
-        self, generation: Generation, error: Exception, is_refusal: bool = False
-    ) -> None:
+    def _fail(self, generation: Generation, error: Exception, is_refusal: bool = False) -> None:
         self._engines.cancel(generation.keys)
         self._forget(generation)
         self._end_with(generation.answer, error, is_refusal, generation)
