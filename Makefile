@@ -18,7 +18,7 @@ gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 LITELLM := .runtime/litellm-1.106.2
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test k8s-check drills bench-engine bench-memory bench-serving bench-gateway loadtest check install clean host
+.PHONY: help serve test k8s-check drills bench-engine bench-memory bench-serving bench-cache bench-batch bench-gateway bench-tasks loadtest check install clean host
 
 help: ## This text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,15 @@ bench-memory: $(VENV)/.installed ## Watch the engine's memory over 10,000 reques
 
 bench-serving: $(VENV)/.installed ## Measure a server as clients see it; ARGS=--help
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-cache: $(VENV)/.installed ## Measure what an answer from the gateway's cache saves
+	$(BIN)/python -m benchmarks.cache $(ARGS)
+
+bench-batch: $(VENV)/.installed ## Measure batches: padded, Triton's, continuous; ARGS=--help
+	$(BIN)/python -m benchmarks.batches $(ARGS)
+
+bench-tasks: $(VENV)/.installed ## Measure what batches of embeds are worth; ARGS=--help
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 bench-gateway: $(VENV)/.installed ## Measure what the gateway costs; ARGS=--help
 	$(BIN)/python -m benchmarks.gateway $(ARGS)

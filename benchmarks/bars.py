@@ -42,6 +42,9 @@ URGENT_BAR_STEPS = 3
 GENERATE_BARS: dict[int, float] = {1: 1.0, 16: 3.0}
 """How many times as fast as `generate` on one prompt after another, by concurrent requests."""
 
+TASK_BARS = {"dynamic batcher": 2.5, "length buckets": 1.3}
+"""How many times as fast as one embed by one, and as batches padded to their longest row."""
+
 
 def verdict(measured: float, bar: float | None) -> str:
     """What a table says about `measured`."""

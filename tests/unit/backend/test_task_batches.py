@@ -1,0 +1,83 @@
+"""Models of tasks as a stub calls them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import triton_python_backend_utils as pb_utils
+from tests.task_checkpoints import save_classifier, save_embedder
+from tests.unit.backend.test_tokenize import value
+
+from tritonlm.backend.classify import Classify
+from tritonlm.backend.embed import Embed
+from tritonlm.backend.task_metrics import COUNTERS
+from tritonlm.backend.task_tokenize import EmbedTokenize
+
+
+def start(model, folder, **parameters):
+    texts = {"model": str(folder), "device": "cpu", **parameters}
+    config = {"parameters": {name: {"string_value": text} for name, text in texts.items()}}
+    pb_utils.MetricFamily.families.clear()
+    model.initialize({"model_name": "embed", "model_config": json.dumps(config)})
+    return model
+
+
+def request(*texts, outputs=("embedding",), **tensors):
+    column = np.array([[text.encode()] for text in texts], np.object_)
+    return pb_utils.InferenceRequest({"text_input": column, **tensors}, outputs=outputs)
+
+
+def shown(field):
+    [metric] = pb_utils.MetricFamily.families[COUNTERS[field][0]].metrics
+    assert metric.labels == {"model": "embed"}
+    return metric.value
+
+
+def test_rows_of_many_requests_are_computed_together_and_go_back_where_they_came_from(tmp_path):
+    model = start(Embed(), save_embedder(tmp_path))
+    requests = [request("the cat"), request("on", "the cat sat on the mat " * 2), request("a dog")]
+    together = [value(response) for response in model.execute(requests)]
+    assert [len(rows) for rows in together] == [1, 2, 1]
+    for one, rows in zip(requests, together, strict=True):
+        [alone] = model.execute([one])
+        np.testing.assert_allclose(rows, value(alone), rtol=0, atol=1e-5)
+
+
+def test_what_was_computed_is_counted_and_padding_apart(tmp_path):
+    model = start(Embed(), save_embedder(tmp_path))
+    [tokens] = model.execute([request("on", "the cat sat", outputs=["num_input_tokens"])])
+    short, long = value(tokens).reshape(-1).tolist()
+    assert (shown("num_rows"), shown("num_batches")) == (2, 1)
+    assert shown("num_tokens") == short + long
+    assert shown("num_padding_tokens") == long - short
+
+
+def test_a_bad_request_does_not_harm_the_others_of_its_batch(tmp_path):
+    model = start(Embed(), save_embedder(tmp_path))
+    ids = np.array([[5, 6]], np.int32)
+    good, *bad = model.execute([
+        request("on"), request("on", "word " * 99), request("on", input_ids=ids),
+        request("on", dimensions=np.array([[99]], np.int32)),
+        pb_utils.InferenceRequest({"text_input": np.array([[b"\xff"]], np.object_)})])
+    assert value(good).shape == (1, 64)
+    messages = [response.error().message() for response in bad]
+    for message, said in zip(messages, ("num_input_tokens: ", "inputs: 'text_input and input_ids'",
+                                        "dimensions: [99]", "text_input[0]: "), strict=True):
+        assert message.startswith(f"INVALID_ARG: {said}")
+
+
+def test_a_checkpoint_that_does_not_fit_fails_the_load_with_the_reason(tmp_path):
+    save_classifier(tmp_path / "classifier")
+    save_embedder(tmp_path / "base")
+    for model, name, reason in ((Embed(), "classifier", "embed needs a model without a head"),
+                                (Classify(), "base", "classify needs ...ForSequence"),
+                                (EmbedTokenize(), "nothing", "its config cannot be read")):
+        with pytest.raises(pb_utils.TritonModelException, match="model: .*" + reason):
+            start(model, tmp_path / name)
+
+
+def test_an_unknown_setting_fails_the_load(tmp_path):
+    with pytest.raises(pb_utils.TritonModelException, match=r"'poling' .* known settings"):
+        start(Embed(), save_embedder(tmp_path), poling="cls")
