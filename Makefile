@@ -60,7 +60,7 @@ bench-gateway: $(VENV)/.installed ## Measure what the gateway costs; ARGS=--help
 
 loadtest: $(VENV)/.installed-dev ## Load every way in for 20 s, of HOST or a server of its own
 	$(BIN)/python -m loadtests $(if $(call is_given,HOST),--server '$(HOST)') \
-		--users 12 --spawn-rate 12 --run-time 20s --slo loadtests/short.yaml \
+		--users 7 --spawn-rate 7 --run-time 20s --slo loadtests/short.yaml \
 		--html build/loadtest.html $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint and check types
