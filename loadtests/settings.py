@@ -62,9 +62,9 @@ class Settings:
         _require("abort_share", self.abort_share, self.abort_share + self.slow_share <= 1,
                  "at most 1 together with slow_share")
         for name in ("prompt_words", "max_tokens"):
-            for value in Mix.parse(name, getattr(self, name)).values:
+            for value in self.mixes[name].values:
                 _require(name, value, value.isdecimal() and int(value) > 0, "numbers from 1")
-        for value in Mix.parse("priorities", self.priorities).values:
+        for value in self.mixes["priorities"].values:
             _require("priorities", value, value in PRIORITIES, ", ".join(PRIORITIES))
         self.objectives  # noqa: B018 - raises for a file that is none
 
@@ -72,6 +72,12 @@ class Settings:
     def of(cls, options: Any) -> Settings:
         """The settings among parsed options; raises `InvalidArgument`."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+    @cached_property
+    def mixes(self) -> dict[str, Mix]:
+        """What requests draw from, by the setting that says it; raises `InvalidArgument`."""
+        return {name: Mix.parse(name, getattr(self, name))
+                for name in ("prompt_words", "max_tokens", "priorities")}
 
     @cached_property
     def objectives(self) -> Slo | None:

@@ -8,7 +8,6 @@ from random import Random
 
 import gevent
 
-from loadtests.mix import Mix
 from loadtests.settings import Settings
 from tritonlm.bench.seen import Watch
 
@@ -61,7 +60,7 @@ class Behaviour:
 
     def prompt(self) -> str:
         """Words at random, so that no prefix cache knows them."""
-        num_words = int(Mix.parse("prompt_words", self.settings.prompt_words).draw(self.random))
+        num_words = int(self._draw("prompt_words"))
         return " ".join(self.random.choices(WORDS, k=num_words))
 
     def conduct(self, is_stream: bool) -> Conduct:
@@ -71,7 +70,9 @@ class Behaviour:
         is_slow = is_stream and not aborts and chance < settings.abort_share + settings.slow_share
         return Conduct(
             time.monotonic(), prompt=self.prompt(),
-            max_tokens=int(Mix.parse("max_tokens", settings.max_tokens).draw(self.random)),
-            priority=Mix.parse("priorities", settings.priorities).draw(self.random),
+            max_tokens=int(self._draw("max_tokens")), priority=self._draw("priorities"),
             pause_s=settings.slow_pause_ms / 1000 if is_slow else 0.0,
             hang_up_after=self.random.randint(1, MOST_CHUNKS_BEFORE_ABORT) if aborts else 0)
+
+    def _draw(self, name: str) -> str:
+        return self.settings.mixes[name].draw(self.random)
