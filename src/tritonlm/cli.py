@@ -48,6 +48,7 @@ app.command(context_settings=SERVE_CONTEXT)(serve)
 app.command(context_settings=GATEWAY_CONTEXT)(gateway)
 app.command("new-key")(new_key_command)
 app.add_typer(repo, name="repo")
-for _command in (generate, chat, models, fetch, health, top, diagnose, bench,
+app.add_typer(models, name="models")
+for _command in (generate, chat, fetch, health, top, diagnose, bench,
                  batch):
     app.command()(_command)

@@ -1,16 +1,17 @@
-"""The `models` command: what the server's repositories hold."""
+"""The `models` command and its own: what the server's repositories hold."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from tritonlm.commands import residents
 from tritonlm.commands.connection import connect
 from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Url
 from tritonlm.contract import OPTION_TENSORS
@@ -20,8 +21,27 @@ COLUMNS = ("name", "version", "state", "decoupled", "inputs", "outputs")
 OPTION_NAMES = {tensor.name for tensor in OPTION_TENSORS}
 
 
-def models(url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """List the server's models; ? marks an optional input, and --json tells all of them."""
+models = typer.Typer(invoke_without_command=True)
+for _command in (residents.load, residents.unload, residents.pin, residents.unpin,
+                 residents.reload):
+    models.command()(_command)
+
+
+@models.callback()
+def list_models(
+    context: typer.Context, url: Url = DEFAULT_URL, as_json: Json = False,
+    manager: Annotated[str | None, typer.Option(
+        help="Host and port of a model manager: show what it has loaded, live.")] = None,
+) -> None:
+    """List the server's models; ? marks an optional input, and --json tells all of them.
+
+    The commands are for a server with a model manager, which tritonlm repo serve starts.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if manager is not None:
+        residents.show(manager, as_json)
+        return
     with connect(url, DEFAULT_MODEL) as client:
         found = client.models()
     if as_json:

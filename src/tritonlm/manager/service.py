@@ -20,14 +20,21 @@ from tritonlm.manager.messages import MAX_LINE_BYTES, Answer, Call, ManagerStatu
 @asynccontextmanager
 async def listening(manager: Manager, host: str, port: int) -> AsyncIterator[int]:
     """Answer calls until the context ends; gives the port, which is a free one for 0."""
+    connections: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _Connection(manager, writer).run(reader)
+        task = asyncio.create_task(_Connection(manager, writer).run(reader))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
 
     server = await asyncio.start_server(serve, host, port, limit=MAX_LINE_BYTES)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for task in tuple(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 class _Connection:

@@ -32,10 +32,10 @@ class StoreCatalogue:
         for name in self._store.names():
             try:
                 model = self._store.read(name)
-                needs = {version: self._need(config, model.task)
-                         for version, config in model.versions.items()}
-            except (ServingError, OSError, ValueError):
+            except ServingError:
                 continue
+            needs = {version: self._need(config, model.task)
+                     for version, config in model.versions.items()}
             self._compile(model)
             entries[name] = Entry(model.task, needs, model.parts, model.ensembles,
                                   _digest(model))
@@ -56,8 +56,11 @@ class StoreCatalogue:
 
     def _need(self, config: ModelConfig | TaskConfig, task: str) -> int:
         if config not in self._needs:
-            self._needs[config] = estimate(Path(config.model), config, task,
-                                           choose_device(config.device)).total
+            device = choose_device(config.device)
+            try:
+                self._needs[config] = estimate(Path(config.model), config, task, device).total
+            except (OSError, ValueError):  # why it cannot be read, its load will say
+                return 0
         return self._needs[config]
 
 

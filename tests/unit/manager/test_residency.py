@@ -38,8 +38,10 @@ class Server:
 
     def advance(self):
         actions = self.residency.plan()
-        for resident in map(self.residency.find, (name for name, is_load in actions if not is_load)):
-            assert not (resident.is_pinned or resident.leases or resident.waiting)
+        for action in actions:
+            resident = self.residency.find(action.name)
+            is_free = not (resident.is_pinned or resident.leases or resident.waiting)
+            assert action.is_load or is_free
         self.under_way += actions
         self.settled |= dict(self.residency.take_settled())
 

@@ -1,0 +1,214 @@
+"""The manager over a fake server: what waits, what fails, what is told, over a real connection."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tritonlm.errors import InvalidArgument, NotFound, Unavailable
+from tritonlm.manager.catalogue import Entry
+from tritonlm.manager.client import ManagerClient
+from tritonlm.manager.control import reason_of
+from tritonlm.manager.limits import Limits
+from tritonlm.manager.manager import Manager
+from tritonlm.manager.service import listening
+
+GIB = 2**30
+
+
+class FakeControl:
+    """Loads when it is let, and notes what it was told to do."""
+
+    def __init__(self):
+        self.calls = []
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+        self.failure = ""
+
+    async def load(self, entry):
+        self.calls.append(("load", entry.parts[0]))
+        await self.may_load.wait()
+        if self.failure:
+            raise Unavailable(self.failure)
+
+    async def reload(self, entry):
+        self.calls.append(("reload", entry.parts[0], *sorted(entry.versions)))
+        if self.failure:
+            raise Unavailable(self.failure)
+
+    async def unload(self, entry):
+        self.calls.append(("unload", entry.parts[0]))
+
+    async def stubs(self, entry):
+        return set()
+
+    async def processes(self, entry):
+        return set()
+
+    async def num_ready(self, names):
+        return 1
+
+    async def close(self):
+        pass
+
+
+def entry(name, *versions):
+    return Entry("generate", dict.fromkeys(versions or (1,), GIB),
+                 (name, f"{name}_tokenize"), (f"{name}_text_generation",))
+
+
+@asynccontextmanager
+async def managed(**limits):
+    """A manager of models a, b and c, its control, its repository and a client."""
+    control, repository = FakeControl(), {name: entry(name) for name in "abc"}
+    manager = Manager(Limits(**limits), control, lambda: repository)
+    await manager.start()
+    async with listening(manager, "localhost", 0) as port, ManagerClient("localhost",
+                                                                         port) as client:
+        yield client, control, repository, port
+    await manager.close()
+
+
+async def states(client):
+    return {model.name: model.state for model in (await client.status()).models}
+
+
+async def test_a_lease_loads_its_model_once_for_all():
+    async with managed() as (client, control, _, _):
+        await asyncio.gather(*(client.lease("a") for _ in range(5)))
+        assert control.calls == [("load", "a")]
+        [model, *_] = (await client.status()).models
+        assert (model.state, model.num_leases, model.num_requests) == ("ready", 5, 5)
+
+
+async def test_the_name_of_a_part_leases_its_model():
+    async with managed() as (client, control, _, _):
+        for name in ("a_tokenize", "a_text_generation"):
+            (await client.lease(name)).release()
+        assert control.calls == [("load", "a")]
+
+
+async def test_a_model_makes_room_for_the_next_when_it_is_released():
+    async with managed(max_models=1) as (client, control, _, _):
+        lease = await client.lease("a")
+        waiting = asyncio.ensure_future(client.lease("b"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        lease.release()
+        await waiting
+        assert control.calls == [("load", "a"), ("unload", "a"), ("load", "b")]
+        assert await states(client) == {"a": "unloaded", "b": "ready", "c": "unloaded"}
+
+
+async def test_leases_end_with_the_connection_that_has_them():
+    async with managed(max_models=1) as (client, _, _, port):
+        async with ManagerClient("localhost", port) as another:
+            await another.lease("a")
+        await client.lease("b")
+
+
+async def test_who_gives_up_waiting_holds_nothing():
+    async with managed() as (client, control, _, _):
+        control.may_load.clear()
+        waiting = asyncio.ensure_future(client.lease("a"))
+        await asyncio.sleep(0.05)
+        [model, *_] = (await client.status()).models
+        assert (model.num_waiting, model.progress) == (1, "1 of 3 parts, 0 s")
+        waiting.cancel()
+        control.may_load.set()
+        while (await client.status()).models[0].state != "ready":
+            await asyncio.sleep(0.01)
+        await client.do("unload", "a")
+
+
+async def test_a_failed_load_is_told_to_all_who_wait_and_others_go_on():
+    async with managed() as (client, control, _, _):
+        await client.lease("b")
+        control.failure = "CUDA out of memory"
+        failures = await asyncio.gather(*(client.lease("a") for _ in range(3)),
+                                        return_exceptions=True)
+        assert {str(failure) for failure in failures} == {
+            "the model a cannot be loaded: CUDA out of memory"}
+        assert all(isinstance(failure, Unavailable) for failure in failures)
+        assert (await states(client))["b"] == "ready"
+
+
+async def test_a_model_that_does_not_exist_and_one_that_never_fits_are_refused():
+    async with managed(memory_budget_gib=0.5) as (client, _, _, _):
+        with pytest.raises(NotFound, match="'x' does not exist; there are: a, b, c"):
+            await client.lease("x")
+        with pytest.raises(Unavailable, match=r"needs 1\.00 GiB: there is no room for it in the "
+                                              r"budget of 0\.50 GiB"):
+            await client.lease("a")
+
+
+async def test_a_model_that_is_added_is_found():
+    async with managed() as (client, _, repository, _):
+        repository["new"] = entry("new")
+        await client.lease("new")
+
+
+async def test_a_pinned_model_stays_until_it_is_unpinned():
+    async with managed() as (client, _, _, _):
+        await client.do("pin", "a")
+        with pytest.raises(InvalidArgument, match="pinned"):
+            await client.do("unload", "a")
+        await client.do("unpin", "a")
+        await client.do("unload", "a")
+        assert (await states(client))["a"] == "unloaded"
+
+
+async def test_a_new_version_is_loaded_beside_the_old_one_and_in_its_place():
+    async with managed(memory_budget_gib=2) as (client, control, repository, _):
+        await client.lease("a")
+        repository["a"] = entry("a", 1, 2)
+        await client.do("reload", "a")
+        repository["a"] = entry("a", 2)
+        await client.do("reload", "a")
+        assert control.calls[1:] == [("reload", "a", 1, 2), ("reload", "a", 2)]
+        assert (await client.status()).needed_bytes == GIB
+
+
+async def test_a_version_that_has_no_room_or_fails_leaves_what_is_served():
+    async with managed(memory_budget_gib=2.5) as (client, control, repository, _):
+        await client.lease("a")
+        repository["a"] = entry("a", 1, 2, 3)
+        with pytest.raises(Unavailable, match=r"need 3\.00 GiB, more than the budget of 2\.50"):
+            await client.do("reload", "a")
+        repository["a"], control.failure = entry("a", 1, 2), "broken"
+        with pytest.raises(Unavailable, match="broken"):
+            await client.do("reload", "a")
+        status = await client.status()
+        assert (status.needed_bytes, status.models[0].state) == (GIB, "ready")
+        with pytest.raises(Unavailable, match="not loaded"):
+            await client.do("reload", "b")
+
+
+async def test_an_idle_model_goes_by_itself():
+    async with managed(idle_ttl_s=0.1) as (client, _, _, _):
+        (await client.lease("a")).release()
+        while (await states(client))["a"] != "unloaded":
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_no_call_is_answered_with_an_error():
+    async with managed() as (_, _, _, port):
+        reader, writer = await asyncio.open_connection("localhost", port)
+        writer.write(b'{"id": 1, "verb": "explode"}\n')
+        assert b"INVALID_ARG" in await reader.readline()
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_client_without_a_manager_says_so():
+    async with ManagerClient("localhost", 1) as client:
+        with pytest.raises(Unavailable, match="no model manager answers at localhost:1"):
+            await client.lease("a")
+
+
+def test_the_reason_of_a_failed_load_is_one_line():
+    text = ("{\"error\":\"load failed for model 'a': version 1 is at UNAVAILABLE state: Internal: "
+            "TritonModelException: max_model_len: 9 is not allowed; no\\n\\nAt:\\n  x(3)\\n;\\n\"}")
+    assert reason_of(text) == "max_model_len: 9 is not allowed; no"
+    assert reason_of('{"error":"failed to load \'x\', failed to poll"}') == (
+        "failed to load 'x', failed to poll")
