@@ -34,11 +34,11 @@ def running_server(
 
 
 @contextmanager
-def running_gateway(server: TritonServer, workers: int = 1) -> Iterator[str]:
-    """Host and port of a gateway to `server`."""
+def running_gateway(server: TritonServer, workers: int = 1, **others: Any) -> Iterator[str]:
+    """Host and port of a gateway to `server`; `others` are settings of it."""
     port = ports.choose("127.0.0.1", {"--gateway-port": 0})["--gateway-port"]
     settings = dataclasses.replace(
         FREE_PORTS, grpc_port=int(server.grpc_url.rsplit(":", 1)[1]),
         metrics_port=int(server.metrics_url.rsplit(":", 1)[1].partition("/")[0]))
-    with gateway_process.running(port, settings, "benchmark", workers):
+    with gateway_process.running(port, settings, "benchmark", workers, **others):
         yield f"127.0.0.1:{port}"

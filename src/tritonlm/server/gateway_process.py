@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.errors import InvalidArgument, StartFailure
@@ -49,11 +50,12 @@ class GatewayStart:
 @contextmanager
 def running(
     port: int, server: ServerSettings, model: str | None, workers: int = 1,
-    log_format: str = "text", manager_port: int | None = None,
+    log_format: str = "text", manager_port: int | None = None, **others: Any,
 ) -> Iterator[str]:
     """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`.
 
     `model` is what `generate` has loaded; None for a server whose models have names of their own.
+    `others` are further settings of the gateway.
     """
     ports_of_server = [server.grpc_port, server.metrics_port, *filter(None, [manager_port])]
     settings = {
@@ -61,7 +63,7 @@ def running(
         "host": server.host, "port": port,
         "model_names": f"{_name_of(model)}=generate" if model else "",
         "workers": workers, "access_log": False, "drain_timeout_s": server.exit_timeout_s,
-        "log_format": log_format,
+        "log_format": log_format, **others,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings),
