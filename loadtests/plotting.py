@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from loadtests.ledger import PRECISION, Ledger
 from loadtests.slo import ENTRIES
 
-FIGURE_INCHES = (12, 4)
+FIGURE_INCHES = (14, 5)
 END = "</body>"
 
 

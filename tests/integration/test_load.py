@@ -14,6 +14,7 @@ from tests.integration.gateway import address_of, running_gateway
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
+from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,8 @@ PORTS = {name: FOR_TESTS[name] for name in ("http_port", "grpc_port", "metrics_p
 
 @pytest.fixture(scope="module")
 def server():
-    with echo_server(ServerSettings(**PORTS), STEP_MS, max_num_seqs=64) as server:
+    settings = ServerSettings(**PORTS, embed_model=str(DEMO_CHECKPOINT))
+    with echo_server(settings, STEP_MS, max_num_seqs=64) as server:
         yield server
 
 
@@ -108,14 +110,15 @@ def test_a_load_test_that_keeps_its_objectives_ends_with_0(server, gateway, tmp_
     slo.write_text("latency_ms:\n  grpc ttft: {p50: 30000}\n  itl: {p99: 30000}\n"
                    "  batch e2e: {p99: 60000}\nmax_error_share: 0\n"
                    "goodput: {ttft_ms: 60000, min_share: 1}\n")
-    ran = load_test(server, gateway, "-u", "6", "-r", "6", "-t", "2s", "--slo", str(slo),
+    ran = load_test(server, gateway, "-u", "7", "-r", "7", "-t", "2s", "--slo", str(slo),
                     "--html", str(report), "GrpcStreamUser", "TritonSseUser", "SseUser",
-                    "WebSocketUser", "OpenAIChatUser", "BatchUser")
+                    "WebSocketUser", "OpenAIChatUser", "EmbeddingsUser", "BatchUser")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for kind in ("grpc", "triton-sse", "sse", "websocket", "openai"):
         for entry in ("ttft", "itl", "e2e"):
             assert f"  {kind} {entry} " in ran.stdout
-    assert "batch e2e" in ran.stdout
+    assert "  batch e2e " in ran.stdout
+    assert "  embeddings e2e " in ran.stdout
     assert "batch ttft" not in ran.stdout
     assert "are met" in ran.stdout
     assert report.read_text().count("<svg") >= 1
