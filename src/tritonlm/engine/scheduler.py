@@ -27,7 +27,7 @@ from tritonlm.engine.admission import Admission
 from tritonlm.engine.backlog import Backlog
 from tritonlm.engine.batch import Batch, Int32, build_batch
 from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.grammar import Grammar
+from tritonlm.engine.grammar import Grammar, Guide
 from tritonlm.engine.grammars import Grammars
 from tritonlm.engine.messages import STEP_SIZES, Stats, Submit
 from tritonlm.engine.queue import WaitingQueue
@@ -66,7 +66,6 @@ class Scheduler:
         self, table: RequestTable, blocks: BlockPool, config: ModelConfig,
         grammars: Grammars | None = None,
     ) -> None:
-        """Without `grammars` there must be no requests with a guide."""
         self.table = table
         self.blocks = blocks
         self.requests: dict[tuple[int, int], Request] = {}
@@ -97,19 +96,22 @@ class Scheduler:
         return bool(self._compiling)
 
     def submit(self, owner: int, submit: Submit, now_s: float) -> None:
-        """Queue a request, whose key its front end has not in use; raises `QueueFull`."""
+        """Queue a request, whose key its front end has not in use; raises `QueueFull`.
+
+        Raises ValueError for one with a guide where there are no grammars.
+        """
         self._backlog.check_room(submit)
+        compiling = self._compile(submit.guide) if submit.guide else None
         request = Request(owner, submit, self._num_arrived, self._users.join(submit.user),
                           submit.prompt(), lane_of(submit.priority),
                           self._config.priority_ageing_s)
         self._num_arrived += 1
         self.requests[owner, submit.key] = request
         self._running.name_blocks(request)
-        if submit.guide is None:
-            self._queue.enter(request, now_s)
+        if compiling:
+            self._compiling[request] = compiling
         else:
-            assert self._grammars, "the engine was built without grammars"
-            self._compiling[request] = self._grammars.compile(submit.guide)
+            self._queue.enter(request, now_s)
 
     def end(self, request: Request, now_s: float) -> None:
         """Take out `request`, which is not over."""
@@ -188,6 +190,11 @@ class Scheduler:
             num_steps_by_size=tuple(self._num_steps_by_size),
             num_step_requests=self._num_step_requests,
         )
+
+    def _compile(self, guide: Guide) -> Future[Grammar]:
+        if self._grammars is None:
+            raise ValueError("this engine holds no answers to grammars")
+        return self._grammars.compile(guide)
 
     def _take_compiled(self, now_s: float) -> None:
         """Let the requests wait whose grammars are there."""
