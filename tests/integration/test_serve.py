@@ -46,6 +46,7 @@ def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
     monkeypatch.setenv("TRITONLM_DEFAULT_MAX_TOKENS", "3")
     server = serve()
     server.wait_for(ANNOUNCED)
+    assert "\ntritonlm: KV cache of " in server.output, "what an engine says is shown"
     commands = re.search(r"Try it.*:\n((?:  .+\n)+)", server.output)[1].splitlines()
     assert len(commands) == 3
     for command in commands:
@@ -65,11 +66,13 @@ def test_what_it_announces_works_and_ctrl_c_ends_it_all(serve, monkeypatch):
 
 
 def test_ctrl_c_ends_the_gateway_before_its_server(serve):
-    server = serve("--gateway-port", "0")
-    server.wait_for(ANNOUNCED)
+    server = serve("--gateway-port", "0", "--log-format", "json")
+    server.wait_for('"message": "ready"')
     run_dir = server.run_dir()
     assert server.end(signal.SIGINT) == 0
-    assert server.output.endswith("tritonlm: stopping\ntritonlm: stopped\n")
+    lines = [json.loads(line) for line in server.output.splitlines()]
+    assert [line["message"] for line in lines[-2:]] == ["stopping", "stopped"]
+    assert {"serve", "engine 0"} <= {line["process"] for line in lines}
     assert_nothing_is_left(run_dir)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 import torch
 
 from tritonlm.engine.messages import Resources

@@ -36,7 +36,7 @@ COMPILING_POLL_MS = 1
 STATS_INTERVAL_MS = 100
 DEVICE_LOST = 70
 """Exit code of a worker whose device is of no more use to it."""
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("tritonlm.engine.worker")  # `__name__` is `__main__` in its own process
 Report = Callable[[str], None]
 
 

@@ -5,7 +5,6 @@ Each stands between `<!-- NAME -->` and `<!-- /NAME -->`; what is around them is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,9 +32,9 @@ def with_tables(text: str) -> str:
     """`text` with the tables as they are now."""
     for name, table in (("server", _table(METRICS)), ("endings", _endings()),
                         ("gateway", _table(gateway_definitions()))):
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-                      lambda marks, table=table: f"{marks[1]}{table}{marks[2]}",
-                      text, flags=re.DOTALL)
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + table + end + rest.partition(end)[2]
     return text
 
 
