@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 PROMPTS = ["ROMEO:\n", "JULIET:\nO ", "First Citizen:\n", "A",
            "What say you to that, my good lord?"]
+DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
 
 
@@ -192,6 +195,19 @@ def test_a_batch_file_is_answered_as_the_sdk_is(url, tmp_path):
         got = answers[str(number)]["response"]["body"]
         assert got["choices"][0]["text"] == expected.choices[0].text
         assert got["usage"] == expected.usage.model_dump(exclude_none=True)
+
+
+def test_the_examples_of_the_document_run(server, url, tmp_path):
+    text = (DOCS / "batches.md").read_text()
+    examples = dict(re.findall(r"^```(python|sh)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    environ = os.environ | {"PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command, source in (([sys.executable, "-c"], examples["python"]),
+                            (["sh", "-e", "-c"], examples["sh"])):
+        here = source.replace("localhost:8001", server.grpc_url)
+        done = subprocess.run([*command, here.replace("http://localhost:9000", url)], check=False,
+                              cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.jsonl").read_text().count('"status_code":200') == 2
 
 
 def test_gateways_share_a_redis(server, url, redis_url):
