@@ -159,11 +159,21 @@ def test_the_times_of_a_trace_fit_together(trace):
     assert send.end_ns == inner.end_ns >= decode.end_ns
 
 
+@pytest.mark.parametrize("model", ["complete", "text_generation"])
+def test_a_trace_goes_through_every_model_that_generates(collector, server, model):
+    trace_id = {"complete": "2", "text_generation": "3"}[model] * 32
+    parameters = {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"}
+    asyncio.run(ask(server, {"text_input": "To be", "max_tokens": 3}, parameters, model))
+    name = "tritonlm: complete" if model == "complete" else "tritonlm: generate"
+    spans = until(lambda: collector.trace(trace_id), lambda spans: name in spans)
+    assert spans[name].parent_id == CLIENT_SPAN
+
+
 def test_an_error_is_told_in_its_span(collector, server):
     body = {"text_input": "To be", "temperature": -1.0}
     parameters = {"traceparent": f"00-{'1' * 32}-{CLIENT_SPAN}-01"}
     assert asyncio.run(ask(server, body, parameters)).error
-    [span] = until(lambda: collector.trace("1" * 32).values(), list)
+    [span] = until(lambda: list(collector.trace("1" * 32).values()), len)
     assert (span.name, span.parent_id) == ("generate", CLIENT_SPAN)
     assert span.error.startswith("temperature: -1.0 is not allowed")
 
@@ -173,9 +183,9 @@ def test_a_context_of_another_form_is_refused(server):
     assert "traceparent: 'nonsense' is not allowed" in answer.error
 
 
-async def ask(server, body, parameters):
+async def ask(server, body, parameters, model="generate"):
     async with grpcclient.InferenceServerClient(server.grpc_url) as client:
-        return await stream(client, "generate", body, parameters=parameters)
+        return await stream(client, model, body, parameters=parameters)
 
 
 def lines_of_json(server):

@@ -109,8 +109,10 @@ def failing_step(serving, front_end, engine, monkeypatch):
     return serving._step
 
 
-def test_a_step_that_fails_fails_its_requests_alone(failing_step, front_end, serving):
+def test_a_step_that_fails_fails_its_requests_alone(failing_step, front_end, serving, caplog):
     failing_step()
+    assert caplog.messages == ["a step failed: a failure"]
+    assert caplog.records[0].fields == {"request_ids": ["request 1"]}
     assert hear(front_end, messages.Failed).request_keys() == [1]
     tell(serving, front_end, submit(2, [5, 6, 7]))
     serving._step()
