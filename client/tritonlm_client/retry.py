@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tenacity import RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import RetryCallState, retry_if_exception
+from tenacity.stop import stop_base
 from tenacity.wait import wait_random_exponential
 
 from tritonlm.errors import InvalidArgument, Unavailable
@@ -47,8 +48,7 @@ class Retry:
     def rules(self, deadline: Deadline, is_wanted: Callable[[], bool]) -> dict[str, Any]:
         """What tenacity's `Retrying` takes; nothing is tried again that is not wanted any more."""
         return {
-            "stop": stop_after_attempt(self.num_tries) | (
-                lambda state: not deadline.is_within(state.upcoming_sleep)),
+            "stop": _Stop(self.num_tries, deadline),
             "wait": self._wait_s,
             "retry": retry_if_exception(lambda error: is_wanted() and self._is_safe(error)),
             "reraise": True}
@@ -63,6 +63,18 @@ class Retry:
         if hint_s is not None:  # not all at the same moment
             return float(hint_s + random.uniform(0, self.first_wait_s))
         return wait_random_exponential(self.first_wait_s, self.max_wait_s)(state)
+
+
+class _Stop(stop_base):
+    """After the last try, or if there is no time for another."""
+
+    def __init__(self, num_tries: int, deadline: Deadline) -> None:
+        self._num_tries = num_tries
+        self._deadline = deadline
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return (retry_state.attempt_number >= self._num_tries
+                or not self._deadline.is_within(retry_state.upcoming_sleep))
 
 
 def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:

@@ -4,10 +4,13 @@ import asyncio
 import json
 import queue
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,7 +18,15 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 
 from tritonlm.contract import MODELS
-from tritonlm_client import AsyncClient, Client, InvalidArgument, NotFound, Unavailable
+from tritonlm_client import (
+    AsyncClient,
+    Client,
+    Completion,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 PROMPT = "ROMEO:\nO, "
@@ -244,6 +255,152 @@ def test_readiness_is_that_of_server_and_model(url, client):
     assert client.is_ready()
     with Client(url, "nothing") as nothing:
         assert not nothing.is_ready()
+
+
+class Sync:
+    def chunks(self, url, prompt, **options):
+        with Client(url) as client:
+            return list(client.stream(prompt, **options))
+
+    def call(self, url, method, *args, **options):
+        with Client(url) as client:
+            return getattr(client, method)(*args, **options)
+
+
+class Async:
+    def chunks(self, url, prompt, **options):
+        async def read():
+            async with AsyncClient(url) as client:
+                return [chunk async for chunk in client.stream(prompt, **options)]
+        return asyncio.run(read())
+
+    def call(self, url, method, *args, **options):
+        async def call():
+            async with AsyncClient(url) as client:
+                return await getattr(client, method)(*args, **options)
+        return asyncio.run(call())
+
+
+@pytest.fixture(params=[Sync, Async])
+def api(request):
+    return request.param()
+
+
+@pytest.fixture
+def http_url(demo_server):
+    return demo_server.http_url
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, MESSAGES, IDS], ids=INPUT_NAMES)
+@pytest.mark.parametrize("options", [
+    {}, {"n": 2, "seed": 5, "temperature": 1.0, "logprobs": 2, "prompt_logprobs": 0},
+    {"logit_bias": {5: -100}, "stop": [".", "!"], "stop_token_ids": [7], "bad_words": ["king"]},
+])
+def test_over_http_an_answer_is_the_same(api, url, http_url, prompt, options):
+    options = {"max_tokens": 12, "temperature": 0, "request_id": "mine", **options}
+    assert api.call(http_url, "generate", prompt, **options) == api.call(
+        url, "generate", prompt, **options)
+    streamed, reference = (Completion.join("", api.chunks(each, prompt, **options))
+                           for each in (http_url, url))
+    assert streamed == reference
+
+
+def test_over_http_models_are_the_same(api, url, http_url):
+    told = api.call(http_url, "models")
+    assert sorted(told, key=lambda model: model.name) == sorted(
+        api.call(url, "models"), key=lambda model: model.name)
+    assert api.call(http_url, "is_live")
+    assert api.call(http_url, "is_ready")
+
+
+def test_over_http_errors_are_the_same(api, http_url):
+    with pytest.raises(InvalidArgument) as caught:
+        api.call(http_url, "generate", PROMPT, max_tokens=10**6)
+    assert caught.value.field == "max_tokens"
+    with pytest.raises(DeadlineExceeded):
+        api.call(http_url, "generate", PROMPT, timeout_s=0.1, **LONG)
+
+
+@pytest.mark.parametrize("model", ["generate", "text_generation"])
+def test_over_http_a_hang_up_ends_the_request(http_url, model):
+    with Client(http_url, model) as client:
+        stream = client.stream(PROMPT, **LONG)
+        for _ in stream:
+            break
+        until_gone(client, stream.request_id)
+        stream = client.stream(PROMPT, **LONG)
+        threading.Timer(0.3, stream.cancel).start()
+        assert 0 < len(list(stream)) < 800
+        until_gone(client, stream.request_id)
+
+
+async def test_over_http_a_cancel_from_another_task_ends_the_request(http_url):
+    async with AsyncClient(http_url) as client:
+        stream = client.stream(PROMPT, **LONG)
+        asyncio.get_running_loop().call_later(0.3, lambda: asyncio.ensure_future(stream.cancel()))
+        assert 0 < len([chunk async for chunk in stream]) < 800
+        with Client(http_url) as other:
+            await asyncio.to_thread(until_gone, other, stream.request_id)
+
+
+def until_gone(client, request_id):
+    """Return when nothing of that id runs; it must not be this that ends it."""
+    time.sleep(SOON_S / 2)
+    assert not client.cancel(request_id)
+
+
+class Door:
+    """A further port of a server, until it is shut: as if that server were lost then."""
+
+    def __init__(self, url):
+        self._url = url
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._url.split(":"))
+                self._sockets += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source, sink):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def shut(self):
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_what_a_lost_server_has_not_begun_another_one_answers(url, client):
+    door = Door(url)
+    greedy = {"max_tokens": 12, "temperature": 0}
+    expected = client.generate(PROMPT, **greedy).text
+    with Client([door.url, url], policy="batch") as both:
+        streams = [both.stream(PROMPT, **LONG) for _ in range(8)]
+        begun = [iter(stream) for stream in streams]
+        for chunks in begun:
+            next(chunks)
+        waiting = [both.stream(PROMPT, **greedy) for _ in range(8)]
+        door.shut()
+        assert ["".join(chunk.text for chunk in stream) for stream in waiting] == [expected] * 8
+        assert [both.generate(PROMPT, **greedy).text for _ in range(8)] == [expected] * 8
+        assert sum(client.cancel(stream.request_id) for stream in streams) == 4
+        ends = []
+        for chunks in begun:
+            try:
+                ends.append(list(chunks)[-1].finish_reason)
+            except Unavailable:
+                ends.append("lost")
+        assert sorted(ends) == ["cancelled"] * 4 + ["lost"] * 4
 
 
 def command(url, *args):
