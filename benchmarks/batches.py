@@ -37,7 +37,11 @@ SIZES = (1, 4, 8, 16, 32)
 STATIC, DYNAMIC, CONTINUOUS = "static, padded", "dynamic batcher, padded", "continuous"
 MODELS = {DYNAMIC: "padded", CONTINUOUS: "complete"}
 ROOT = Path(__file__).parents[1]
-PATH_OF_THE_PROJECT = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+MODEL = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.padded_model import PaddedModel as TritonPythonModel
+"""
 FIRST_ID, END_ID = 5, 1000
 """Of prompts: the demo's tokenizer has special tokens below, and a few more above."""
 MS = 1000
@@ -79,12 +83,13 @@ def _length(random: np.random.Generator, mean: int) -> int:
 def _server() -> Iterator[TritonServer]:
     """One that has the padded model, too."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(ROOT / "benchmarks" / "padded", Path(folder) / "models" / "padded")
-        model = copy / "1" / "model.py"
-        model.write_text(PATH_OF_THE_PROJECT + model.read_text())
+        models = Path(folder) / "models"
+        (models / "padded" / "1").mkdir(parents=True)
+        (models / "padded" / "1" / "model.py").write_text(MODEL)
+        shutil.copy(ROOT / "benchmarks" / "padded.pbtxt", models / "padded" / "config.pbtxt")
         plan = launcher.prepare(FREE_PORTS, ModelConfig(
             device="cpu", kv_cache_gib=0.5, prefix_cache=False))
-        with launcher.launch(plan, say, (*repository.REPOSITORIES, copy.parent)) as server:
+        with launcher.launch(plan, say, (*repository.REPOSITORIES, models)) as server:
             yield server
 
 
