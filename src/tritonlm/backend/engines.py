@@ -15,6 +15,8 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
 
+IDLE_POLL_S = 0.05
+
 
 @dataclass(frozen=True)
 class EngineStats:
@@ -81,7 +83,7 @@ class _Poll:
 class Engines:
     """Connections to all engines, and which of them works for which request.
 
-    Belongs to one thread, but for `failures` and `num_ready`.
+    Belongs to one thread, but for `failures`, `num_ready` and `await_idle`.
     """
 
     config: ModelConfig
@@ -104,6 +106,17 @@ class Engines:
     def num_ready(self) -> int:
         """Engines that take requests now."""
         return sum(engine.is_ready for engine in self._engines)
+
+    def await_idle(self, due_s: float) -> None:
+        """Return when the engines that this front end keeps have no requests, at most at `due_s`.
+
+        Triton unloads a front end whose own requests are over while others still have some. Any
+        thread but the one that receives may wait.
+        """
+        while time.monotonic() < due_s and any(
+                engine.is_ready and engine.keeper.num_starts and engine.num_unfinished
+                for engine in self._engines):
+            time.sleep(IDLE_POLL_S)
 
     def failures(self) -> list[str]:
         """Why engines that are not ready could not be started, one reason for each of these."""

@@ -98,6 +98,8 @@ class Session:
 
     def stop(self) -> None:
         """End what is unfinished with an error, and the thread."""
+        self._engines.await_idle(min(self._drain_due_s,
+                                     time.monotonic() + self._config.drain_timeout_s))
         self._is_stopping = True
         os.eventfd_write(self._wake_fd, 1)
         self._thread.join()

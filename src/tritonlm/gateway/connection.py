@@ -91,6 +91,11 @@ class TritonConnection:
         """What Triton calls the helper of `model`, tokenize or detokenize."""
         return helper
 
+    def hang_up(self) -> None:
+        """End the streams on which nothing runs; the next request opens one again."""
+        for stream in self._streams:
+            stream.hang_up()
+
     async def close(self) -> None:
         """End what still runs, and the connection."""
         for stream in self._streams:

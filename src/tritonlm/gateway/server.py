@@ -56,6 +56,7 @@ class Server:
 
     async def look(self, http: aiohttp.ClientSession) -> None:
         """See what it serves and how busy it is."""
+        self.connection.hang_up()
         try:
             self.models = await self.connection.models()
         except Unavailable as error:

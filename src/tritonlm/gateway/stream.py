@@ -66,6 +66,12 @@ class TritonStream:
             self._sinks[request.id] = _ignore
             self.cancel(request)
 
+    def hang_up(self) -> None:
+        """End the stream if nothing runs on it: a server that is told to stop waits for its end."""
+        if self._reader is not None and not self._sinks:
+            self._reader.cancel()
+            self._reader = None
+
     async def close(self) -> None:
         """End the stream and all that runs on it."""
         if self._reader is not None:
@@ -81,10 +87,11 @@ class TritonStream:
             error = server_lost(self._url, failure)
         finally:
             call.cancel()
-            self._reader = None
-            lost, self._sinks = self._sinks, {}
-            for sink in lost.values():
-                sink(error, True)
+            if self._reader is asyncio.current_task():  # else it was hung up, or has a successor
+                self._reader = None
+                lost, self._sinks = self._sinks, {}
+                for sink in lost.values():
+                    sink(error, True)
 
     def _dispatch(self, response: ModelStreamInferResponse) -> None:
         result = response.infer_response

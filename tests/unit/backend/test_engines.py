@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from types import SimpleNamespace
 
@@ -174,3 +175,27 @@ def test_each_engine_that_cannot_start_says_why(engines, tmp_path):
     assert engines.failures() == []
     Endpoint(tmp_path).engine(1).write_failure("no GPU")
     assert engines.failures() == ["no GPU"]
+
+
+def test_a_front_end_that_stops_waits_for_what_its_engines_do_for_others(engines, peers, keepers):
+    keepers[1].num_starts = 0  # another front end keeps this one
+    for peer in peers:
+        peer.say(Stats(num_running=1, num_waiting=0, num_blocks_used=1, num_blocks=9))
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not all(engine.num_unfinished for engine in engines._engines):
+        assert time.monotonic() < deadline_s
+        engines.wait(100)
+        list(engines.receive())
+    waiting = threading.Thread(target=engines.await_idle, args=(deadline_s,))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    peers[0].say(Stats(num_running=0, num_waiting=0, num_blocks_used=0, num_blocks=9))
+    events(engines, 1)
+    waiting.join()
+    assert time.monotonic() < deadline_s
+
+
+def test_nobody_waits_for_an_engine_beyond_the_time_for_that(engines, peers):
+    engines.submit([submit(1, 7)])
+    engines.await_idle(time.monotonic() - 1)

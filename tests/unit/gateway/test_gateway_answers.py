@@ -199,3 +199,15 @@ def test_a_response_of_several_sequences_has_a_piece_of_each():
         if told.outputs[place].name not in {"num_input_tokens", "chunk_index", "logprobs"}:
             told.raw_output_contents[place] += raw
     assert PieceReader().read(told) == [Piece("a", "stop", 1, 3, 0), Piece("bc", "length", 1, 4, 1)]
+
+
+async def test_a_stream_on_which_nothing_runs_is_hung_up_and_opened_again(connect):
+    async with serve(spell) as server:
+        connection = connect(server.url)
+        for number in range(1, 4):
+            first, second = (Answers(To(connection.stream), [request(text)]) for text in "ab")
+            assert await text_of(first) == "a"
+            connection.hang_up()  # the second still runs
+            assert await text_of(second) == "b"
+            assert server.num_streams == number
+            connection.hang_up()
