@@ -1,0 +1,254 @@
+"""What images and manifests start is started here, with the commands that they have.
+
+There is no container engine: the server's image is a venv made by its Dockerfile's own steps, and
+tritonserver is laid out as in NGC's images. Not shown are base images, users and file systems.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+import typer
+from k8s import render
+from model_hub import NAME, model_hub
+from tests import images, manifests
+from tests.exported_metrics import exported_names, names_in
+from tests.integration.gateway import get, post
+
+from tritonlm.cli import app
+from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
+from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.server import reaper
+from tritonlm.server.command import SET_BY_LAUNCHER
+from tritonlm.server.flags import settings_of
+from tritonlm.server.gateway_process import STOP_TIMEOUT_S, GatewayStart
+from tritonlm.server.launcher import EXIT_MARGIN_S
+from tritonlm.server.settings import ServerSettings
+from tritonlm.server.tritonserver import STOP_MARGIN_S
+
+pytestmark = pytest.mark.skipif(render.command() is None,
+                                reason="needs kustomize or kubectl: make k8s-check fetches one")
+SETTINGS = {"serve": [(ServerSettings, ()), (ModelConfig, SET_BY_LAUNCHER), (GatewayStart, ())],
+            "gateway": [(GatewaySettings, ())], "fetch": []}
+IMAGES = {"tritonlm": "server", "tritonlm-gateway": "gateway"}
+START_TIMEOUT_S = 100
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory):
+    """The environment of the server's image."""
+    folder = tmp_path_factory.mktemp("image") / "tritonlm"
+    images.install(folder)
+    return folder
+
+
+class Process:
+    """A container's process; lines of its output are read as they come."""
+
+    def __init__(self, command, environ):
+        self.lines = []
+        self._process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE,
+                                         stderr=subprocess.STDOUT, text=True)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait_for(self, text):
+        """The first line with `text` in it."""
+        due_s = time.monotonic() + START_TIMEOUT_S
+        while not (found := [line for line in self.lines if text in line]):
+            assert self._process.poll() is None, "".join(self.lines)
+            assert time.monotonic() < due_s, "".join(self.lines)
+            time.sleep(0.05)
+        return found[0]
+
+    def terminate(self):
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s):
+        return self._process.wait(timeout_s)
+
+    def end(self):
+        if self._process.poll() is None:
+            self.terminate()
+            try:
+                self.wait(60)
+            finally:
+                self._process.kill()
+
+    def _read(self):
+        self.lines.extend(iter(self._process.stdout.readline, ""))
+
+
+@contextmanager
+def started(container, prefix, **changed):
+    """The container's process: the image's entry point, the container's arguments."""
+    stage = images.stages()[IMAGES[container.image]]
+    environ = images.environ_of(stage, prefix) | container.environ | changed
+    process = Process([*stage.entrypoint, *container.spec.get("args", stage.command)], environ)
+    try:
+        yield process, environ
+    finally:
+        process.end()
+
+
+@pytest.fixture(scope="module")
+def triton(prefix, tmp_path_factory):
+    """A server as in overlay dev, with the demo model and on free ports, and its addresses."""
+    container = manifests.containers("dev")["triton/triton"]
+    tritonserver = images.tritonserver_as_in_images(tmp_path_factory.mktemp("opt"))
+    here = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
+            "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1",
+            "HOME": str(tmp_path_factory.mktemp("home")),
+            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    with started(container, prefix, **here) as (process, environ):
+        addresses = json.loads(process.wait_for('"message": "ready"'))
+        yield process, environ | {"TRITONLM_URL": addresses["grpc"]}, addresses
+
+
+@pytest.fixture(scope="module")
+def gateway(prefix, triton):
+    """A gateway as in overlay dev before that server."""
+    container = manifests.containers("dev")["gateway/gateway"]
+    _, _, addresses = triton
+    metrics_port = addresses["metrics"].rpartition(":")[2].partition("/")[0]
+    here = {"TRITONLM_GATEWAY_SERVERS": f"dns:{addresses['grpc']}:{metrics_port}",
+            "TRITONLM_GATEWAY_PORT": "0"}
+    assert container.environ["TRITONLM_GATEWAY_SERVERS"] == "dns:triton:8001:8002"
+    with started(container, prefix, **here) as (process, _):
+        yield process.wait_for("http://").partition("gateway: ")[2].strip().replace(
+            "0.0.0.0", "localhost")
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("TRITONLM_")]:
+        monkeypatch.delenv(name)
+    for container in manifests.containers(overlay).values():
+        stage = images.stages()[IMAGES[container.image]]
+        name, *options = container.spec["args"]
+        command = typer.main.get_command(app).commands[name]
+        settings = {key: value for key, value in (stage.environ | container.environ).items()
+                    if key.startswith("TRITONLM_")}
+        with monkeypatch.context() as patch:
+            for key, value in settings.items():
+                patch.setenv(key, value)
+            given = command.make_context(name, options)
+            unknown = set(settings) - {
+                parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}"
+                for parameter in command.params}
+            if name == "fetch":  # shares the server's settings, and needs two of them
+                assert given.params["model"] == settings["TRITONLM_MODEL"]
+            else:
+                assert not unknown, container.name
+            for kind, hidden in SETTINGS[name]:
+                settings_of(kind, given.params, hidden)
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_a_pod_may_take_as_long_to_end_as_its_longest_stream(overlay):
+    found = manifests.containers(overlay)
+    margins_s = EXIT_MARGIN_S + STOP_MARGIN_S + reaper.GRACE_S
+    for name, setting, margin_s in (
+        ("triton/triton", "TRITONLM_EXIT_TIMEOUT_S", margins_s),
+        ("gateway/gateway", "TRITONLM_GATEWAY_DRAIN_TIMEOUT_S", STOP_TIMEOUT_S / 2),
+    ):
+        container = found[name]
+        pause_s = container.spec["lifecycle"]["preStop"]["sleep"]["seconds"]
+        needed_s = pause_s + float(container.environ[setting]) + margin_s
+        assert container.pod["terminationGracePeriodSeconds"] >= needed_s
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_the_serving_container_has_shared_memory_of_its_own(overlay):
+    container = manifests.containers(overlay)["triton/triton"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container.spec["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in container.pod["volumes"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+
+
+def test_weights_are_fetched_once_and_servers_wait_for_them_without_a_hub(prefix, tmp_path):
+    found = manifests.containers("production")
+    job, wait = found["fetch-weights/fetch"], found["triton/fetch"]
+    assert wait.environ["HF_HUB_OFFLINE"] == "1"
+    with model_hub(DEMO_CHECKPOINT) as (address, fetched):
+        here = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HOME": str(tmp_path),
+                "TRITONLM_MODEL": NAME, "TRITONLM_REVISION": "main"}
+        ends = []
+        for container in (wait, job, wait):
+            with started(container, prefix, **here) as (process, _):
+                ends.append(process.wait(60))
+        assert ends == [1, 0, 0]
+        assert fetched.count("model.safetensors") == 1
+
+
+def test_probes_of_the_server_ask_for_a_token_and_get_it(triton):
+    _, environ, _ = triton
+    commands = {tuple(images.stages()["server"].health)} | {
+        tuple(probe["exec"]["command"]) for overlay in manifests.OVERLAYS
+        for probe in manifests.containers(overlay)["triton/triton"].probes.values()}
+    for command in commands:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (command, done.stdout + done.stderr)
+        assert "one token in" in done.stdout
+        absent = subprocess.run(command, env=environ | {"TRITONLM_URL": "localhost:9"},
+                                capture_output=True, check=False)
+        assert absent.returncode == 1, command
+
+
+def test_probes_of_the_gateway_answer(gateway):
+    container = manifests.containers("dev")["gateway/gateway"]
+    for probe in container.probes.values():
+        assert container.port(probe["httpGet"]["port"]) == GatewaySettings.port
+        assert get(gateway + probe["httpGet"]["path"])[0] == 200
+    program, *arguments = images.stages()["gateway"].health
+    assert program == "python"
+    here = [text.replace("http://localhost:9000", gateway) for text in arguments]
+    assert here != arguments
+    assert subprocess.run([sys.executable, *here], check=False).returncode == 0
+
+
+def test_ports_are_those_that_services_and_pools_name(triton):
+    ports = manifests.containers("dev")["triton/triton"].spec["ports"]
+    assert {port["name"]: port["containerPort"] for port in ports} == {
+        "http": ServerSettings.http_port, "grpc": ServerSettings.grpc_port,
+        "metrics": ServerSettings.metrics_port}
+
+
+def test_metrics_that_decide_on_the_number_of_servers_are_exported(triton, gateway):
+    asked = names_in(manifests.scaling_metrics())
+    assert len(asked) == 4
+    assert asked <= exported_names()
+    assert post(f"{gateway}/v1/completions", {"model": "generate", "prompt": "Hi",
+                                              "max_tokens": 2})[0] == 200
+    urls = (triton[2]["metrics"], f"{gateway}/metrics")
+    due_s = time.monotonic() + 20
+    while missing := {name for name in asked
+                      if f"\n{name}{{" not in "".join(get(url)[1].decode() for url in urls)}:
+        assert time.monotonic() < due_s, missing
+        time.sleep(0.1)
+
+
+def test_a_stream_goes_on_to_its_end_when_its_pod_is_deleted(triton, gateway):
+    """The last test here: preStop only waits, and then the kubelet sends SIGTERM."""
+    process, _, _ = triton
+    body = {"model": "generate", "prompt": "ROMEO:", "max_tokens": 300, "stream": True,
+            "ignore_eos": True, "seed": 1}
+    request = urllib.request.Request(f"{gateway}/v1/completions", json.dumps(body).encode(),
+                                     {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        first = answer.readline()
+        process.terminate()
+        events = [first, *answer]
+    said = [json.loads(line[6:]) for line in events if line.startswith(b"data: {")]
+    assert said[-1]["choices"][0]["finish_reason"] == "length"
+    assert events[-2] == b"data: [DONE]\n"
+    # Well within the 30 s that requests would have, though the gateway keeps streams.
+    assert process.wait(20) == 0
