@@ -81,7 +81,7 @@ async def until_running(server, number):
 
 @pytest.mark.parametrize("slow_readers", [http_slow_readers, grpc_slow_readers])
 async def test_those_who_read_are_not_slowed_by_those_who_do_not(server, slow_readers):
-    alone = fast_readers(server)
+    alone = await asyncio.to_thread(fast_readers, server)
     async with slow_readers(server):
         await until_running(server, NUM_SLOW)
         beside = await asyncio.to_thread(fast_readers, server)
