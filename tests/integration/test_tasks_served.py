@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -25,7 +29,9 @@ from tritonlm.server import repository
 TEXTS = ["The cat sat", "on", "Now is the winter of our discontent made glorious", "the dog's mat",
          "the sun of York and the cat and the dog and the mat of the cat"]
 QUERY = "where is the cat"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
 QUEUE_SIZE = 16
+NUM_WAITING = 12
 NUM_ROWS = "tritonlm_task_rows_total"
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
@@ -285,13 +291,27 @@ def test_the_gateway_refuses_bad_input_as_openai_does(url, path, body, status, p
     assert got["error"]["type"] == "invalid_request_error"
 
 
+BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("language", "source"), BLOCKS)
+def test_an_example_of_the_documentation_runs(server, url, language, source):
+    source = source.replace("localhost:8001", server.grpc_url).replace(
+        "localhost:9000", url.removeprefix("http://"))
+    command = {"python": [sys.executable, "-c"], "sh": ["sh", "-e", "-c"]}[language]
+    done = subprocess.run([*command, source], capture_output=True, text=True, timeout=120,
+                          check=True)
+    assert done.stdout
+    assert "error" not in done.stdout
+
+
 async def queue(client, number, **options):
     """Requests of 64 rows that wait for each other; when each was answered, and its error."""
-    inputs = [tensor("text_input", column([TEXTS[2]] * 64))]
+    ids = np.full((64, 40), 7, np.int32)  # a text of 40 tokens in each row
 
     async def one():
         try:
-            await client.infer("classify", inputs, **options)
+            await client.infer("classify", [tensor("input_ids", ids)], **options)
             return time.monotonic(), ""
         except InferenceServerException as error:
             return time.monotonic(), str(error)
@@ -313,16 +333,16 @@ async def test_overdue_requests_are_refused_and_not_computed(server, client):
                    if labels["model"] == "classify")
 
     before = num_rows()
-    patient = asyncio.create_task(queue(client, QUEUE_SIZE // 2))
+    patient = asyncio.create_task(queue(client, NUM_WAITING))
     await asyncio.sleep(0.05)
     [(_, error)] = await queue(client, 1, timeout=1000)
     assert "Request timeout expired" in error
     assert not any(error for _, error in await patient)
-    assert num_rows() - before == QUEUE_SIZE // 2 * 64
+    assert num_rows() - before == NUM_WAITING * 64
 
 
 async def test_the_gateway_answers_in_time_that_there_is_no_time(client, url):
-    patient = asyncio.create_task(queue(client, QUEUE_SIZE // 2))
+    patient = asyncio.create_task(queue(client, NUM_WAITING))
     await asyncio.sleep(0.05)
     status, got = await asyncio.to_thread(post, f"{url}/v1/classify", {
         "model": "classify", "input": TEXTS, "timeout_ms": 20})
@@ -334,7 +354,7 @@ async def test_the_gateway_answers_in_time_that_there_is_no_time(client, url):
 
 
 async def test_urgent_requests_overtake_the_others(client):
-    low = asyncio.create_task(queue(client, QUEUE_SIZE // 2, priority=4))
+    low = asyncio.create_task(queue(client, NUM_WAITING, priority=4))
     await asyncio.sleep(0.05)
     [(urgent_s, error)] = await queue(client, 1, priority=1)
     assert not error

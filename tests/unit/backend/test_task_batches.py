@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,3 +83,9 @@ def test_a_checkpoint_that_does_not_fit_fails_the_load_with_the_reason(tmp_path)
 def test_an_unknown_setting_fails_the_load(tmp_path):
     with pytest.raises(pb_utils.TritonModelException, match=r"'poling' .* known settings"):
         start(Embed(), save_embedder(tmp_path), poling="cls")
+
+
+def test_the_documentation_knows_the_metrics():
+    text = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text()
+    rows = dict(re.findall(r"\| `(tritonlm_task_\w+)` \| (.*) \|", text))
+    assert rows == dict(COUNTERS.values())
