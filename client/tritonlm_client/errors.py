@@ -52,6 +52,8 @@ def from_rpc(url: str, error: grpc.RpcError) -> ServingError:
     """The error of a call to `url` that gRPC ended without success."""
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{url}: {error.details()}")
+    if CODED_MESSAGE.fullmatch(error.details() or ""):  # a model's own answer
+        return from_message(error.details())
     return from_code(STATUS_CODES.get(error.code(), UNKNOWN_CODE), f"{url}: {error.details()}")
 
 

@@ -1,7 +1,8 @@
+import grpc
 import pytest
 
 from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, ServingError, Unavailable
-from tritonlm_client.errors import from_message
+from tritonlm_client.errors import DeadlineExceeded, from_message, from_rpc
 
 ERRORS = [InvalidArgument("max_tokens", 0, "allowed: 1"), NotFound("no request x"),
           Unavailable("the queue\nis full"), EngineFailure("a bug: it broke")]
@@ -43,3 +44,27 @@ def test_what_triton_itself_answers_keeps_its_words(text, error_class):
     raised = from_message(text)
     assert type(raised) is error_class
     assert raised.message == text
+
+
+class Lost(grpc.RpcError):
+    def __init__(self, code, details):
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+@pytest.mark.parametrize(("code", "details", "expected"), [
+    (grpc.StatusCode.UNAVAILABLE, "failed to connect", Unavailable("a:1: failed to connect")),
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "late", DeadlineExceeded("a:1: late")),
+    (grpc.StatusCode.UNKNOWN, None, ServingError("a:1: None")),
+    (grpc.StatusCode.INTERNAL, InvalidArgument("top_p", 2, "at most 1").coded_message,
+     InvalidArgument("top_p", 2, "at most 1")),
+])
+def test_a_call_that_failed_names_the_server_or_is_what_the_model_answered(
+        code, details, expected):
+    raised = from_rpc("a:1", Lost(code, details))
+    assert (type(raised), raised.message) == (type(expected), expected.message)
