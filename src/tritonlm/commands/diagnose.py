@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Annotated
@@ -20,10 +20,11 @@ from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, U
 from tritonlm.commands.top import read_page
 from tritonlm.errors import ServingError, Unavailable
 from tritonlm.observability.diagnosis import MIB, Diagnosis, Sample, growths
+from tritonlm.observability.page import Page
 from tritonlm_client import Client
 
-WARM_UP_SHARE = 10
-"""One in so many requests goes before memory is looked at."""
+NUM_PARTS = 4
+"""Of the sample: memory is looked at between them."""
 
 
 def diagnose(
@@ -43,14 +44,10 @@ def diagnose(
         def ask() -> Sample | str:
             return _ask(client, prompt, max_tokens)
 
-        num_warm_up = max(requests // WARM_UP_SHARE, 1)
-        list(_ask_all(ask, num_warm_up, concurrency, "warming up"))
-        before = read_page(metrics) if metrics else None
-        answers = list(_ask_all(ask, requests, concurrency, "asking"))
-        after = read_page(metrics) if metrics else None
+        answers, pages = _gather(ask, requests, concurrency, metrics)
     found = Diagnosis([one for one in answers if isinstance(one, Sample)],
                       [one for one in answers if isinstance(one, str)],
-                      growths(before, after) if before and after else [])
+                      growths(pages) if pages else [])
     if not found.samples:
         raise Unavailable(next(found.verdict()))
     if as_json:
@@ -72,13 +69,23 @@ def _ask(client: Client, prompt: str, max_tokens: int) -> Sample | str:
     return Sample(time.monotonic() - began_s, told) if told else "the answer has no perf_metrics"
 
 
-def _ask_all(
-    ask: Callable[[], Sample | str], number: int, concurrency: int, text: str
-) -> Iterator[Sample | str]:
-    with ThreadPoolExecutor(concurrency) as asking:
-        waiting = [asking.submit(ask) for _ in range(number)]
-        for done in tqdm(as_completed(waiting), text, number, leave=False, disable=None):
-            yield done.result()
+def _gather(
+    ask: Callable[[], Sample | str], requests: int, concurrency: int, metrics: str
+) -> tuple[list[Sample | str], list[Page]]:
+    """What became of the requests, and the pages of metrics before, amid and after them."""
+    answers: list[Sample | str] = []
+    with ThreadPoolExecutor(concurrency) as asking, tqdm(
+            total=requests, desc="asking", leave=False, disable=None) as bar:
+        asking.submit(ask).result()  # the first one finds nothing ready
+        pages = [read_page(metrics)] if metrics else []
+        for part in range(NUM_PARTS):
+            number = requests * (part + 1) // NUM_PARTS - requests * part // NUM_PARTS
+            for done in as_completed([asking.submit(ask) for _ in range(number)]):
+                answers.append(done.result())
+                bar.update()
+            if metrics:
+                pages.append(read_page(metrics))
+    return answers, pages
 
 
 def _json(found: Diagnosis) -> str:
@@ -103,7 +110,7 @@ def _print(found: Diagnosis, console: Console) -> None:
         f"{found.mean('detokenize_ms'):.1f} ms to make text and {found.mean('send_ms'):.1f} ms to "
         "send it", highlight=False)
     for growth in found.growths:
-        console.print(f"memory of {growth.process}: {growth.before_bytes / MIB:.0f} MiB, then "
-                      f"{growth.after_bytes / MIB:.0f} MiB", highlight=False)
+        sizes = ", ".join(f"{size / MIB:.0f}" for size in growth.sizes_bytes)
+        console.print(f"memory of {growth.process}: {sizes} MiB", highlight=False)
     for line in found.verdict():
         console.print(f"- {line}", highlight=False)

@@ -61,17 +61,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class Growth:
-    """The memory of a process, at the beginning and at the end."""
+    """The memory of a process at several times, evenly spread over the requests."""
 
     process: str
-    before_bytes: float
-    after_bytes: float
+    sizes_bytes: Sequence[float]
+
+    @property
+    def late_bytes(self) -> float:
+        """By how much it has grown in the second half, when it has all that it needs."""
+        return self.sizes_bytes[-1] - self.sizes_bytes[len(self.sizes_bytes) // 2]
 
     @property
     def is_steady(self) -> bool:
         """Whether it has grown by no more than memory does by itself."""
-        grown = self.after_bytes - self.before_bytes
-        return grown < max(STEADY_BYTES, STEADY_SHARE * self.before_bytes)
+        return self.late_bytes < max(STEADY_BYTES, STEADY_SHARE * self.sizes_bytes[0])
 
 
 @dataclass(frozen=True)
@@ -106,20 +109,19 @@ class Diagnosis:
                        "making text and sending: raise front_ends, or stream_interval_ms")
         for growth in self.growths:
             if not growth.is_steady:
-                yield (f"{growth.process} has grown by "
-                       f"{(growth.after_bytes - growth.before_bytes) / MIB:.0f} MiB: look again "
-                       "with more --requests; memory that goes on growing is a leak")
+                yield (f"{growth.process} has grown by {growth.late_bytes / MIB:.0f} MiB in the "
+                       "second half: look again with more --requests; what goes on growing leaks")
         if self.growths and all(growth.is_steady for growth in self.growths):
             yield "memory is steady"
 
 
-def growths(before: Page, after: Page) -> list[Growth]:
-    """The memory of each process that is on both pages."""
+def growths(pages: Sequence[Page]) -> list[Growth]:
+    """The memory of each process that is on all pages."""
     return [Growth(f"{kind.replace('_', ' ')} {dict(key)[kind]} of {dict(key)['model']}",
-                   value, after.samples[name][key])
+                   [page.samples[name][key] for page in pages])
             for name, kind in PROCESSES.items()
-            for key, value in sorted(before.samples.get(name, {}).items(), key=str)
-            if key in after.samples.get(name, {})]
+            for key in sorted(pages[0].samples.get(name, {}), key=sorted)
+            if all(key in page.samples.get(name, {}) for page in pages)]
 
 
 def _stage(name: str, times_ms: list[float], total_ms: float) -> Stage:

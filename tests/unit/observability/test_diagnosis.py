@@ -59,8 +59,9 @@ def test_failures_come_first():
 
 
 def test_memory_that_grows_is_told_and_a_little_is_not():
-    growing, steady = Growth("engine 0", 100 * MIB, 130 * MIB), Growth("x", 100 * MIB, 101 * MIB)
-    assert "engine 0 has grown by 30 MiB" in verdict(sample(), growths=[growing, steady])
+    growing = Growth("engine 0", [size * MIB for size in (100, 110, 120, 130, 140)])
+    steady = Growth("x", [size * MIB for size in (100, 150, 151, 151, 152)])
+    assert "engine 0 has grown by 20 MiB" in verdict(sample(), growths=[growing, steady])
     assert "memory is steady" in verdict(sample(), growths=[steady])
     assert "memory" not in verdict(sample())
 
@@ -71,7 +72,7 @@ def test_memory_is_that_of_the_processes_on_both_pages():
             f'tritonlm_engine_memory_bytes{{engine="{engine}",model="generate"}} {value}\n'
             for engine, value in enumerate(values))}, 0.0)
 
-    assert growths(page(10, 20), page(15)) == [Growth("engine 0 of generate", 10, 15)]
+    assert growths([page(10, 20), page(15)]) == [Growth("engine 0 of generate", [10, 15])]
 
 
 def test_the_command_tells_what_a_server_says():
