@@ -16,8 +16,9 @@ from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.cache import FP8, bytes_per_slot
 from tritonlm.engine.compiled import CompiledSteps, keep_compiled
 from tritonlm.engine.engine import Engine
+from tritonlm.engine.grammar_tokenizer import load_grammar_tokenizer
 from tritonlm.engine.grammars import Grammars
-from tritonlm.engine.loading import LoadedModel, load_grammar_tokenizer, load_model
+from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
 from tritonlm.engine.rotary import keep_rotations

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
-from llguidance import LLTokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from tritonlm.config import ModelConfig
@@ -100,23 +97,6 @@ def adopt_module(
         eos_ids=_eos_ids(module),
         samples=samples,
     )
-
-
-def load_grammar_tokenizer(
-    config: ModelConfig, vocab_size: int, eos_ids: tuple[int, ...]
-) -> LLTokenizer:
-    """The vocabulary of a checkpoint as grammars know it; raises `ValueError` for some."""
-    if not eos_ids:
-        raise ValueError("this model has no end of sequence, with which a held answer ends")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.model, revision=config.revision)
-    # Missing, malformed and unknown files raise anything, from OSError to Rust's bare Exception.
-    except Exception as error:
-        raise ValueError(f"this model's tokenizer cannot be loaded: {first_line(error)}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError("this model's tokenizer is none of the library tokenizers")
-    return LLTokenizer(tokenizer.backend_tokenizer.to_str(),
-                       n_vocab=max(vocab_size, len(tokenizer)), eos_token=list(eos_ids))
 
 
 def _read_checkpoint(config: ModelConfig, device: torch.device) -> PreTrainedModel:
