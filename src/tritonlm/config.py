@@ -86,7 +86,9 @@ class ModelConfig:
     hang_timeout_s: float = 120.0
     """How long one step of an engine may take before the engine is killed and started again."""
     drain_timeout_s: float = 10.0
-    """How long requests may go on when the model is unloaded or the server is told to stop."""
+    """How long requests may go on when the server is told to stop."""
+    unload_timeout_s: float = 600.0
+    """How long they may go on when the model, or their version of it, is unloaded."""
     server_url: str | None = None
     """The server's own HTTP address, to see that it is told to stop; unset, nobody looks."""
     engines_of: str | None = None
@@ -121,7 +123,8 @@ class ModelConfig:
         budget = self.max_num_batched_tokens
         require("max_num_batched_tokens", budget, budget is None or budget >= self.max_num_seqs,
                  f"at least max_num_seqs, {self.max_num_seqs}")
-        require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        for name in ("drain_timeout_s", "unload_timeout_s"):
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 and more")
         require("stream_interval_ms", self.stream_interval_ms, 0 <= self.stream_interval_ms <= 1e6,
                  "0 to 1,000,000")
         for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Callable
+from enum import Enum
 from urllib.parse import urlsplit
 
 INTERVAL_S = 0.3
@@ -16,14 +17,25 @@ NUM_REFUSALS = 3
 """In a row: less may be the moment in which another version of the model is loaded."""
 
 
+class Answer(Enum):
+    """What the server says of a version of a model."""
+
+    SERVED = "served"
+    UNLOADED = "unloaded"
+    STOPPING = "stopping"
+
+
 class ServerWatch:
     """A thread that asks the server at `url` whether it still serves a version of a model.
 
-    It calls `on_end` once, when the model is served no longer. Started with the first request,
-    since a model that gets one is served.
+    It calls `on_end` when the model is served no longer, with whether it was unloaded; and again
+    when the server stops after that. Started with the first request, since a model that gets one
+    is served.
     """
 
-    def __init__(self, url: str, model: str, version: str, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, model: str, version: str, on_end: Callable[[bool], None]
+    ) -> None:
         self._address = urlsplit(url)
         self._path = f"/v2/models/{model}/versions/{version}/ready"
         self._on_end = on_end
@@ -42,28 +54,30 @@ class ServerWatch:
             self._thread.join()
 
     def _run(self) -> None:
-        num_refusals = 0
+        last, number = Answer.SERVED, 0
         while not self._is_stopping.wait(INTERVAL_S):
-            is_served = self._ask()
-            if is_served is None:
+            answer = self._ask()
+            if answer is None:
                 continue
-            num_refusals = 0 if is_served else num_refusals + 1
-            if num_refusals == NUM_REFUSALS:
-                self._on_end()
+            last, number = answer, number + 1 if answer == last else 1
+            if number != NUM_REFUSALS or answer == Answer.SERVED:
+                continue
+            self._on_end(answer == Answer.UNLOADED)
+            if answer == Answer.STOPPING:
                 return
 
-    def _ask(self) -> bool | None:
-        """Whether the model is served; None if that is not known: the server may be busy."""
+    def _ask(self) -> Answer | None:
+        """None if it is not known: the server may be busy."""
         connection = http.client.HTTPConnection(self._address.hostname or "localhost",
                                                 self._address.port, timeout=TIMEOUT_S)
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             status = connection.getresponse().status
         except ConnectionError:  # a server that is told to stop takes no connections any more
-            return False
+            return Answer.STOPPING
         except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
-        return {http.HTTPStatus.OK: True, http.HTTPStatus.BAD_REQUEST: False}.get(
-            http.HTTPStatus(status))
+        return {http.HTTPStatus.OK: Answer.SERVED, http.HTTPStatus.BAD_REQUEST: Answer.UNLOADED
+                }.get(http.HTTPStatus(status))

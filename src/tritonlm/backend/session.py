@@ -92,9 +92,14 @@ class Session:
         self._inbox.append(item)
         os.eventfd_write(self._wake_fd, 1)
 
-    def drain(self) -> None:
-        """Take no more requests, and end what is unfinished after `drain_timeout_s`."""
-        self._drain_due_s = time.monotonic() + self._config.drain_timeout_s
+    def drain(self, is_unload: bool) -> None:
+        """Take no more requests, and end what is unfinished when its time is up.
+
+        That is `unload_timeout_s` if it `is_unload`, and `drain_timeout_s` if the server stops.
+        """
+        config = self._config
+        timeout_s = config.unload_timeout_s if is_unload else config.drain_timeout_s
+        self._drain_due_s = min(self._drain_due_s, time.monotonic() + timeout_s)
 
     def stop(self) -> None:
         """End what is unfinished with an error, and the thread."""

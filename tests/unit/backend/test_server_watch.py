@@ -58,8 +58,13 @@ def triton():
 def ended(triton, monkeypatch):
     """Set when the model is said to be served no longer."""
     monkeypatch.setattr(server_watch, "INTERVAL_S", INTERVAL_S)
-    ended = threading.Event()
-    watch = ServerWatch(f"http://127.0.0.1:{triton.server_port}", "generate", "3", ended.set)
+    ended, triton.ends = threading.Event(), []
+
+    def on_end(is_unload):
+        triton.ends.append(is_unload)
+        ended.set()
+
+    watch = ServerWatch(f"http://127.0.0.1:{triton.server_port}", "generate", "3", on_end)
     triton.watch = watch
     yield ended
     watch.stop()
@@ -94,6 +99,16 @@ def test_a_model_that_is_unloaded_ends(triton, ended):
     assert not ended.is_set()
     triton.status = NOT_READY
     assert ended.wait(10)
+    assert triton.ends == [True]
+
+
+def test_a_server_that_stops_after_an_unload_is_told_too(triton, ended):
+    triton.watch.ensure_started()
+    assert ended.wait(10)
+    ended.clear()
+    triton.close()
+    assert ended.wait(10)
+    assert triton.ends == [True, False]
 
 
 def test_a_server_that_closes_its_port_ends(triton, ended):
