@@ -14,18 +14,17 @@ from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.connection import GENERATE
 from tritonlm.gateway.leased_stream import LeasedStream
+from tritonlm.gateway.pieces import LENGTH_BYTES
 from tritonlm.gateway.roster import Roster
 from tritonlm.gateway.server import Server
 from tritonlm.gateway.stream import TritonStream
 from tritonlm.gateway.upstream import hand_on
 from tritonlm.options import Options
-from tritonlm_client.balancing.policy import BY_PRIORITY, choose
+from tritonlm_client.balancing.member import choose_member
+from tritonlm_client.balancing.policy import BY_PRIORITY, prefix_of
 
 LOG = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 1.0
-MIN_PREFIX_BYTES = 64
-MAX_PREFIX_BYTES = 512
-"""Prompts that begin with the same so many bytes go to the same server."""
 PROMPT_INPUTS = frozenset({"text_input", "messages", "input_ids"})
 
 
@@ -99,8 +98,7 @@ class Fleet:
         well = [server for server in able if not server.health.is_ejected] or able
         if not well:
             raise Unavailable(f"no server has the model {model} ready; retry later")
-        place = choose(policy, [server.candidate for server in well], prefix, self._chance)
-        return well[place]
+        return choose_member(well, policy, prefix, self._chance)
 
     async def _look_on(self) -> None:
         while True:
@@ -124,6 +122,7 @@ class FleetRoute:
         self._policy = policy
         self._prefix = _prefix(request)
         self._server = fleet.choose(self._model, policy, self._prefix)
+        self._server.health.begin()
         self._tried = [self._server]
 
     @property
@@ -145,12 +144,13 @@ class FleetRoute:
             self._server = self._fleet.choose(self._model, self._policy, avoided=self._tried)
         except Unavailable:
             return False
+        self._server.health.begin()
         self._tried.append(self._server)
         return True
 
 
 def _prefix(request: ModelInferRequest) -> bytes:
-    """The beginning of the prompt, if it is long enough to be worth computing once."""
+    """What the server is chosen by that may know the prompt's beginning."""
     prompt = next((raw for tensor, raw in zip(request.inputs, request.raw_input_contents,
                                               strict=True) if tensor.name in PROMPT_INPUTS), b"")
-    return prompt[4:MAX_PREFIX_BYTES] if len(prompt) >= MIN_PREFIX_BYTES else b""
+    return prefix_of(prompt[LENGTH_BYTES:])

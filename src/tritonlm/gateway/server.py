@@ -10,46 +10,32 @@ import aiohttp
 from tritonlm.errors import Unavailable
 from tritonlm.gateway import metrics
 from tritonlm.gateway.connection import STATUS_TIMEOUT_S, TritonConnection
-from tritonlm_client.balancing.health import Health
 from tritonlm_client.balancing.load import Load, LoadMeter
-from tritonlm_client.balancing.policy import Candidate
+from tritonlm_client.balancing.member import Member
 
 LOG = logging.getLogger(__name__)
-SMOOTHING = 0.2
-"""Weight of the newest of the times that are measured here."""
 
 
-class Server:
+class Server(Member):
     """One of the servers; belongs to one event loop."""
 
     def __init__(self, connection: TritonConnection) -> None:
+        super().__init__(connection.address.grpc_url)
         self.connection = connection
-        self.name = connection.address.grpc_url
         self.models: dict[str, str] = {}
         """The tasks of the models that it serves now; nothing if it does not answer."""
-        self.health = Health()
         self._meter = LoadMeter()
-        self._load: Load | None = None
-        self._first_piece_s: float | None = None
         metrics.begin_server(self.name)
 
     @property
-    def candidate(self) -> Candidate:
-        """What is known of it; without metrics, what was measured here."""
-        load = self._load or Load(first_token_s=self._first_piece_s)
-        return Candidate(self.name, load, self.connection.num_unfinished)
-
-    def begun(self, after_s: float) -> None:
-        """A request has had its first piece."""
-        self.health.succeed()
-        last_s = self._first_piece_s
-        self._first_piece_s = after_s if last_s is None else (
-            last_s + SMOOTHING * (after_s - last_s))
+    def num_unfinished(self) -> int:
+        """Requests of this worker that it works on."""
+        return self.connection.num_unfinished
 
     def failed(self) -> None:
         """A request has failed through its fault."""
         num_ejections = self.health.num_ejections
-        self.health.fail()
+        super().failed()
         metrics.SERVER_FAILURES.labels(self.name).inc()
         if self.health.num_ejections > num_ejections:
             metrics.SERVER_EJECTIONS.labels(self.name).inc()
@@ -63,7 +49,7 @@ class Server:
             if self.models:
                 LOG.warning("server %s does not answer: %s", self.name, error.message)
             self.models = {}
-        self._load = await self._read_load(http) if self.models else None
+        self.load = await self._read_load(http) if self.models else None
         metrics.SERVER_UP.labels(self.name).set(bool(self.models))
 
     async def _read_load(self, http: aiohttp.ClientSession) -> Load | None:
