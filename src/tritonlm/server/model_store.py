@@ -170,11 +170,11 @@ class ModelStore:
     def _move(self, draft: Path, name: str, version: int, is_new: bool) -> None:
         """Put all in place, what names the model last."""
         for part in sorted(draft.iterdir(), key=lambda path: path.name == name):
-            place = self.folder / part.name
+            place, number = self.folder / part.name, str(version)
             if is_new:
                 part.rename(place)
-            elif not (place / str(version)).exists():
-                (part / str(version)).rename(place / str(version))
+            elif (part / number).exists() and not (place / number).exists():  # no ensemble
+                (part / number).rename(place / number)
 
 
 def _source(name: str) -> Path:

@@ -1,0 +1,156 @@
+"""Models in a folder: what is written, what is refused, and what they need."""
+
+import json
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from safetensors.numpy import save_file
+from tritonclient.grpc import model_config_pb2
+from typer.testing import CliRunner
+
+from tritonlm.cli import app
+from tritonlm.config import DEMO_CHECKPOINT, ModelConfig, triton_parameters
+from tritonlm.encoders.config import EmbedConfig
+from tritonlm.errors import InvalidArgument
+from tritonlm.server import memory_need, model_checks
+from tritonlm.server.model_store import PARTS, ModelStore
+from tritonlm.server.store_catalogue import StoreCatalogue
+
+GIB = 2**30
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path / "store")
+
+
+def run(store, *arguments):
+    """Exit code and all that was said, in one line."""
+    result = CliRunner().invoke(app, ["repo", *arguments, "--repository", str(store.folder)])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def add(store, name, *options):
+    return run(store, "add", name, "--from", str(DEMO_CHECKPOINT), "--device", "cpu",
+               "--kv-cache-gib", "0.1", *options)
+
+
+def read_config(store, name):
+    return text_format.Parse((store.folder / name / "config.pbtxt").read_text(),
+                             model_config_pb2.ModelConfig())
+
+
+def test_a_model_is_written_with_its_helpers_under_its_own_names(store):
+    code, told = add(store, "poet", "--max-num-seqs", "7")
+    assert (code, told.startswith("added poet, version 1")) == (0, True), told
+    for suffix in PARTS["generate"]:
+        assert read_config(store, "poet" + suffix).name == "poet" + suffix
+    steps = read_config(store, "poet_text_generation").ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["poet_tokenize", "poet", "poet_detokenize"]
+    assert read_config(store, "poet_complete").parameters["engines_of"].string_value == "poet"
+    assert store.read("poet").versions == {1: ModelConfig(
+        device="cpu", kv_cache_gib=0.1, max_num_seqs=7)}
+    assert run(store, "validate") == (0, "poet: ok")
+
+
+def test_each_version_has_settings_of_its_own_and_the_configs_stay(store):
+    add(store, "poet")
+    before = (store.folder / "poet" / "config.pbtxt").read_text()
+    assert add(store, "poet", "--version", "2", "--max-num-seqs", "7")[0] == 0
+    assert (store.folder / "poet" / "config.pbtxt").read_text() == before
+    for version, max_num_seqs in (("1", None), ("2", "7")):
+        args = {"model_config": '{"parameters": {"max_num_seqs": {"string_value": "9"}}}',
+                "model_repository": str(store.folder / "poet"), "model_version": version}
+        assert triton_parameters(args)["max_num_seqs"] == (max_num_seqs or "9")
+    assert run(store, "remove", "poet", "--version", "1")[0] == 0
+    assert list(store.read("poet").versions) == [2]
+    assert "it is the only one" in run(store, "remove", "poet", "--version", "2")[1]
+
+
+def test_a_task_has_its_own_parts_and_settings(store, tmp_path):
+    store.add("words", "embed", EmbedConfig(model=str(DEMO_CHECKPOINT), pooling="last"))
+    steps = read_config(store, "words_embedding").ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["words_tokenize", "words"]
+    assert store.read("words").task == "embed"
+    _, told = run(store, "add", "other", "--from", str(DEMO_CHECKPOINT), "--task", "embed",
+                  "--max-num-seqs", "3")
+    assert "parameters: 'max_num_seqs' is not allowed; known settings: model," in told
+
+
+def test_what_is_removed_is_gone_with_its_helpers(store):
+    add(store, "poet")
+    run(store, "remove", "poet")
+    assert list(store.folder.iterdir()) == []
+    assert "there is no model 'poet'" in run(store, "show", "poet")[1]
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["x_tokenize"], "name: 'x_tokenize' is not allowed"),
+    (["../x"], "name: '../x' is not allowed"),
+    (["poet"], "name: 'poet' is not allowed; it is taken"),
+    (["x", "--task", "sing"], "task: 'sing' is not allowed; allowed: generate, embed"),
+    (["x", "--task", "classify"], "it is a LlamaForCausalLM; classify needs"),
+    (["x", "--kv-cache-gib", "100000"], "kv_cache_gib: 100000.0 is not allowed; it needs 10000"),
+    (["x", "--max-model-len", "9999"], "max_model_len: 9999 is not allowed; the checkpoint is"),
+    (["x", "--from", "/no/such"], "model: '/no/such' is not allowed; there is no such folder"),
+    (["x", "--front-ends", "0"], "front_ends: 0 is not allowed"),
+    (["x", "--version", "0"], "version: 0 is not allowed"),
+])
+def test_what_cannot_run_is_refused_by_field_and_nothing_is_written(store, options, told):
+    add(store, "poet")
+    before = sorted(path.name for path in store.folder.iterdir())
+    given = [] if "--task" not in options else ["--kv-cache-gib", "1"]
+    code, output = (add(store, *options) if not given or "sing" in options else run(
+        store, "add", *options, "--from", str(DEMO_CHECKPOINT)))
+    assert code == 1
+    assert told in output
+    assert sorted(path.name for path in store.folder.iterdir()) == before
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(store, tmp_path):
+    (tmp_path / "config.json").write_text((DEMO_CHECKPOINT / "config.json").read_text())
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "model.safetensors")
+    assert "it has no tokenizer" in run(store, "add", "x", "--from", str(tmp_path))[1]
+
+
+def test_what_has_broken_since_is_found_by_validate(store):
+    add(store, "poet")
+    config = store.folder / "poet_tokenize" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"max_tokens"', '"most_tokens"'))
+    settings = store.folder / "poet" / "1" / "settings.json"
+    settings.write_text(json.dumps({"model": "/gone"}))
+    code, told = run(store, "validate")
+    assert code == 1
+    assert "max_tokens, most_tokens" in told
+    assert "'/gone' is not allowed; there is no such folder" in told
+
+
+def test_need_is_told_from_the_headers_of_the_weights(tmp_path):
+    config = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4,
+              "hidden_size": 64, "max_position_embeddings": 1000, "dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"a": np.zeros((100, 10), np.float16), "b": np.zeros(7, np.float16)},
+              tmp_path / "model.safetensors")
+    given = ModelConfig(model=str(tmp_path), kv_cache_gib=2.0)
+    on_cpu = memory_need.estimate(tmp_path, given, "generate", "cpu")
+    on_gpu = memory_need.estimate(tmp_path, given, "generate", "cuda")
+    assert (on_cpu.weights, on_gpu.weights) == (4 * 1007, 2 * 1007)
+    assert on_cpu.kv_cache == on_gpu.kv_cache == 2 * GIB
+    assert memory_need.longest_request_bytes(tmp_path, given, "cuda") == (
+        2 * 2 * 4 * 8 * 1000 * 2)
+    small = ModelConfig(model=str(tmp_path), kv_cache_gib=0.0001, max_model_len=1000)
+    with pytest.raises(InvalidArgument, match=r"^kv_cache_gib: .*one request of 1000 tokens needs"):
+        model_checks._check_lengths(small, tmp_path, "cpu")
+
+
+def test_the_catalogue_is_what_the_manager_needs(store):
+    add(store, "poet")
+    add(store, "poet", "--version", "3")
+    [(name, entry)] = StoreCatalogue(store)().items()
+    assert (name, entry.task, sorted(entry.versions)) == ("poet", "generate", [1, 3])
+    assert entry.memory_bytes == 2 * entry.versions[1] > GIB
+    assert entry.ensembles == ("poet_text_generation",)
+    first = entry.identity
+    store.remove("poet", 1)
+    assert StoreCatalogue(store)()["poet"].identity != first
