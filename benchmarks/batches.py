@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -105,8 +106,12 @@ def _sides(
             generate.run([request.ids for request in batch], [one.length for one in batch])
 
     return {STATIC: static, **{
-        name: lambda size, model=model: asyncio.run(_ask(server.grpc_url, model, work, size))
+        name: partial(_run_clients, server.grpc_url, model, work)
         for name, model in MODELS.items()}}
+
+
+def _run_clients(url: str, model: str, work: Sequence[Request], size: int) -> None:
+    asyncio.run(_ask(url, model, work, size))
 
 
 async def _ask(url: str, model: str, work: Sequence[Request], size: int) -> None:

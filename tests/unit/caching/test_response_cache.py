@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -126,6 +127,22 @@ async def test_the_other_levels_go_on_and_the_broken_one_comes_back(levels, cloc
     assert caplog.records[-1].message == "cache level first works again"
     assert await cache.get("k") == b"value"
     assert len(levels[1].asked) == 2
+
+
+async def test_a_redis_that_hangs_is_not_waited_for_long(levels, clock):
+    async def accept(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    cache = ResponseCache([RedisLevel(f"redis://127.0.0.1:{port}"), levels[0]], 60.0, clock)
+    errors = counted("errors", level="redis")
+    await asyncio.wait_for(cache.put("k", b"value"), 20)
+    assert await cache.get("k") == b"value"
+    assert counted("errors", level="redis") == errors + 1
+    await cache.close()
+    server.close()
 
 
 async def test_a_redis_that_is_not_there_costs_an_answer_nothing_but_time(levels, clock):
