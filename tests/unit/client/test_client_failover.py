@@ -1,9 +1,11 @@
 """Several servers: who is asked, what if one fails, and circuit breakers."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from triton_service import chunk, failure, serve
@@ -162,6 +164,35 @@ def test_the_load_of_servers_decides():
     servers.set_load(busy, Load(num_running=9))
     servers.set_load(idle, Load(num_running=1))
     assert [next(servers.round(model)).name for model in "mmmn"] == ["idle:1"] * 4
+
+
+@contextmanager
+def metrics_page(text):
+    """The port of a page of metrics."""
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("localhost", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_loads_come_from_the_servers_own_metrics(servers):
+    with metrics_page('tritonlm_requests_running{engine="0"} 200\n') as busy_port, \
+            metrics_page('tritonlm_requests_running{engine="0"} 1\n') as idle_port:
+        busy, idle = servers(says("busy"), says("idle"))
+        addresses = [f"{busy.url}:{busy_port}", f"{idle.url}:{idle_port}"]
+        with Client(addresses, policy="batch") as client:
+            end_s = time.monotonic() + 10
+            while [client.generate("Hi").text for _ in range(8)] != ["idle"] * 8:
+                assert time.monotonic() < end_s
 
 
 def test_a_long_prompt_goes_where_it_was_before():
