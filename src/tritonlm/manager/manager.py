@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from tritonlm.errors import NotFound, Unavailable
+from tritonlm.errors import NotFound, ServingError, Unavailable
 from tritonlm.manager.catalogue import Catalogue, Entry
 from tritonlm.manager.control import ModelControl
 from tritonlm.manager.limits import Limits
@@ -100,7 +100,11 @@ class Manager:
         """Load the model and keep it loaded; raises `ServingError`."""
         await self.refresh()
         self._residency.pin(name)
-        await self.load(name)
+        try:
+            await self.load(name)
+        except ServingError:
+            self._residency.unpin(name)
+            raise
 
     async def unpin(self, name: str) -> None:
         """Treat it as any other model again."""

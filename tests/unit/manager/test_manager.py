@@ -1,10 +1,13 @@
 """The manager over a fake server: what waits, what fails, what is told, over a real connection."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
+from typer.testing import CliRunner
 
+from tritonlm.cli import app
 from tritonlm.errors import InvalidArgument, NotFound, Unavailable
 from tritonlm.manager.catalogue import Entry
 from tritonlm.manager.client import ManagerClient
@@ -204,6 +207,27 @@ async def test_a_client_without_a_manager_says_so():
     async with ManagerClient("localhost", 1) as client:
         with pytest.raises(Unavailable, match="no model manager answers at localhost:1"):
             await client.lease("a")
+
+
+async def test_the_commands_show_and_change_what_is_loaded():
+    async with managed() as (_, _, _, port):
+        async def run(*arguments):
+            command = ["models", *arguments, "--manager", f"localhost:{port}"]
+            result = await asyncio.to_thread(CliRunner().invoke, app, command)
+            return result.exit_code, result.output
+
+        for verb in ("load", "pin", "reload", "unpin"):
+            assert await run(verb, "a") == (0, f"{verb} a: done\n")
+        code, shown = await run("--json")
+        [model, *_] = json.loads(shown)["models"]
+        assert (code, model["name"], model["state"], model["num_loads"]) == (0, "a", "ready", 1)
+        code, shown = await run()
+        assert code == 0
+        assert "any number of" in shown
+        assert await run("unload", "a") == (0, "unload a: done\n")
+        code, told = await run("unload", "x")
+        assert code == 1
+        assert "the model 'x' does not exist; there are: a, b, c" in told
 
 
 def test_the_reason_of_a_failed_load_is_one_line():
