@@ -26,8 +26,8 @@ RENDERED = ROOT / "build" / "k8s"
 TOOLS = Path(sys.executable).parent
 OVERLAYS = sorted((K8S / "overlays").iterdir())
 ALTERNATIVES = [K8S / "components" / name
-                for name in ("gateway-api", "inference-pool", "scale-to-zero")]
-"""Components that no overlay has, since a cluster has one or the other."""
+                for name in ("gateway-api", "grpc-tls", "inference-pool", "scale-to-zero")]
+"""Components that no overlay has: a cluster has one or the other, or the means for them."""
 KUBERNETES = "1.37"
 
 

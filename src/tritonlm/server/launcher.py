@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,6 +154,7 @@ def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[
           if settings.response_cache_mib else []),
         *(["--model-control-mode=explicit", f"--http-thread-count={STORE_HTTP_THREADS}"]
           if plan.store else []),
+        *shlex.split(settings.triton_options),
     ]
 
 

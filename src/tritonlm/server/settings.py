@@ -38,6 +38,8 @@ class ServerSettings:
     """JSON object of its settings."""
     response_cache_mib: int = 0
     """Memory for answers of `complete` to requests that come again, in MiB; 0: none are kept."""
+    triton_options: str = ""
+    """More options of tritonserver, split as a shell does, such as --grpc-use-ssl=1."""
     exit_timeout_s: int = 10
     """How long requests may go on when the server is told to stop; then they are cancelled."""
     tritonserver: Path | None = None
