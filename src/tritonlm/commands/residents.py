@@ -118,7 +118,7 @@ def _view(status: ManagerStatus) -> Group:
 
 def _row(model: ModelStatus) -> tuple[str, ...]:
     return (model.name, model.task, ", ".join(map(str, model.versions)),
-            " ".join(filter(None, [model.state, model.is_pinned and "pinned", model.progress])),
+            " ".join([model.state, *["pinned"] * model.is_pinned, model.progress]).rstrip(),
             str(model.num_leases), str(model.num_waiting), _gib(model.needed_bytes),
             _gib(model.resident_bytes), _seconds(model.idle_s), _seconds(model.load_s),
             str(model.num_loads), str(model.num_requests))

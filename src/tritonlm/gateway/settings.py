@@ -48,7 +48,7 @@ class ServerAddress:
     @property
     def metrics_url(self) -> str | None:
         """Page of its Prometheus metrics, if it has one."""
-        return self.metrics_port and f"http://{self.host}:{self.metrics_port}/metrics"
+        return f"http://{self.host}:{self.metrics_port}/metrics" if self.metrics_port else None
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
