@@ -15,12 +15,12 @@ from tritonlm.bench.summary import Summary
 COUNTS = {"num_requests": "requests", "num_failed": "failed",
           "num_input_tokens": "input tokens", "num_output_tokens": "output tokens"}
 RATES = {"duration_s": "seconds", "requests_per_s": "requests/s",
-         "good_requests_per_s": "good requests/s (goodput)",
+         "good_requests_per_s": "goodput, requests/s",
          "output_tokens_per_s": "output tokens/s", "total_tokens_per_s": "total tokens/s"}
 HIDDEN = {"api_key", "has_stream_each", "place"}
-LATENCIES = {"ttft_ms": "time to first token (TTFT) ms",
-             "tpot_ms": "time per token (TPOT) ms",
-             "itl_ms": "inter-token latency (ITL) ms", "e2e_ms": "end to end (E2E) ms"}
+LATENCIES = {"ttft_ms": "first token (TTFT) ms",
+             "tpot_ms": "per token (TPOT) ms",
+             "itl_ms": "inter-token (ITL) ms", "e2e_ms": "end to end (E2E) ms"}
 
 
 def table(summary: Summary) -> rich.table.Table:
