@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from locust import LoadTestShape
-from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner
+from locust.runners import WORKER_REPORT_INTERVAL, MasterRunner, Runner
 
 from loadtests.shapes import SHAPES
 
@@ -36,12 +36,12 @@ class ChosenShape(LoadTestShape):
         if part < 1:
             self._empty_s = None
             return SHAPES[options.shape](part, most), rate
-        return None if self._is_over(run_s) else (0, rate)
+        return None if self._is_over(self.runner, run_s) else (0, rate)
 
-    def _is_over(self, run_s: float) -> bool:
-        if self.runner.user_count:
+    def _is_over(self, runner: Runner, run_s: float) -> bool:
+        if runner.user_count:
             return False
         if self._empty_s is None:
             self._empty_s = run_s
-        is_spread = isinstance(self.runner, MasterRunner)
+        is_spread = isinstance(runner, MasterRunner)
         return not is_spread or run_s > self._empty_s + LAST_REPORTS_S
