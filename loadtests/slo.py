@@ -56,7 +56,8 @@ class Slo:
         try:
             given = yaml.safe_load(Path(path).read_text())
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InvalidArgument("slo", path, f"{Path(path).name} cannot be read: {error}") from None
+            raise InvalidArgument(
+                "slo", path, f"{Path(path).name} cannot be read: {error}") from None
         return cls.parse(given)
 
     @classmethod
