@@ -15,7 +15,7 @@ from rich.table import Table
 from tritonlm.commands.options import Json
 from tritonlm.config import settings_texts
 from tritonlm.errors import InvalidArgument
-from tritonlm.server.command import SET_BY_LAUNCHER
+from tritonlm.server.command import SERVE_CONTEXT, SET_BY_LAUNCHER
 from tritonlm.server.flags import options_of
 from tritonlm.server.model_checks import check, complete, find_problems
 from tritonlm.server.model_store import DEFAULT_FOLDER, SETTINGS, ModelStore, StoredModel
@@ -36,6 +36,9 @@ def add(**values: Any) -> None:
     """
     name, task, version = values["name"], values["task"], values["version"]
     store = ModelStore(values["repository"].expanduser())
+    if values["if_missing"] and name in store.names() and version in store.read(name).versions:
+        typer.echo(f"{name}, version {version}, is in {store.folder} already")
+        return
     if values["front_ends"] < 1:
         raise InvalidArgument("front_ends", values["front_ends"], "allowed: 1 and more")
     store.check_new(name, task, version)
@@ -139,9 +142,11 @@ add.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
     _option("revision", Annotated[str | None, typer.Option(
         help="Branch, tag or commit of a hub model.")], None),
     _option("version", Annotated[int, typer.Option(help="Number of the version.")], 1),
+    _option("if_missing", Annotated[bool, typer.Option(
+        "--if-missing", help="Leave a model that has this version as it is.")], False),
     _option("front_ends", Annotated[int, typer.Option(
         help="Processes of a model that generates, which take requests and send tokens.")], 1),
     *_SETTINGS.values(),
 ])
 repo.command()(add)
-repo.command("serve")(serve_store)
+repo.command("serve", context_settings=SERVE_CONTEXT)(serve_store)

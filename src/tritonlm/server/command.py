@@ -30,7 +30,7 @@ def serve(**values: Any) -> None:
 
     An option may also be set in the environment: --http-port as TRITONLM_HTTP_PORT.
     """
-    report = _report_json if values["log_format"] == "json" else _report_text
+    report = reporter(values["log_format"])
     stop_on_signals()
     try:
         plan = launcher.prepare(settings_of(ServerSettings, values),
@@ -71,6 +71,11 @@ def _run(
                 print(announcement.text(server, plan.config.model, gateway_url), flush=True)
 
         supervisor.run(plan, report, announce, stop_gateway)
+
+
+def reporter(log_format: str) -> Callable[[str], None]:
+    """What writes lines of progress, in one of `logs.FORMS`."""
+    return _report_json if log_format == "json" else _report_text
 
 
 def _report_text(line: str) -> None:

@@ -61,11 +61,10 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
     return Launch(settings, _of_server(config, settings), _checked_runtime(settings), tasks)
 
 
-def prepare_store(settings: ServerSettings, store: Path) -> Launch:
+def prepare_store(settings: ServerSettings, store: Path, log_format: str = "text") -> Launch:
     """As `prepare`, for a server that has nothing loaded at first."""
-    settings = _with_ports(settings)
-    return Launch(settings, _of_server(ModelConfig(), settings), _checked_runtime(settings),
-                  store=store)
+    settings, config = _with_ports(settings), ModelConfig(log_format=log_format)
+    return Launch(settings, _of_server(config, settings), _checked_runtime(settings), store=store)
 
 
 def _with_ports(settings: ServerSettings) -> ServerSettings:

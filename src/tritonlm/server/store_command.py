@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from tritonlm import logs
+from tritonlm.config import ModelConfig
 from tritonlm.errors import StartFailure
-from tritonlm.logs import PREFIX
 from tritonlm.manager.limits import Limits
 from tritonlm.server import gateway_process, launcher, manager_thread, supervisor
-from tritonlm.server.command import stop_on_signals
+from tritonlm.server.command import reporter, stop_on_signals
 from tritonlm.server.flags import options_of, settings_of
 from tritonlm.server.gateway_process import GatewayStart
 from tritonlm.server.manager_thread import ManagerStart
@@ -33,6 +33,8 @@ def serve_store(**values: Any) -> None:
 
     Clients of the gateway ask for models by their names. Who talks to Triton itself loads or pins
     them first: tritonlm models load NAME.
+
+    An option may also be set in the environment: --max-models as TRITONLM_MAX_MODELS.
     """
     store = ModelStore(values["repository"].expanduser().resolve())
     limits = settings_of(Limits, values)
@@ -41,14 +43,14 @@ def serve_store(**values: Any) -> None:
                            "HUB_ID_OR_PATH adds one")
     stop_on_signals()
     try:
-        plan = launcher.prepare_store(
-            ServerSettings(**{name: values[name] for name in TAKEN}), store.folder)
+        plan = launcher.prepare_store(ServerSettings(**{name: values[name] for name in TAKEN}),
+                                      store.folder, values["log_format"])
         manager = settings_of(ManagerStart, values).with_port(plan.settings)
         gateway = settings_of(GatewayStart, values)
         with ExitStack() as beside:
             _run(plan, store, limits, manager, gateway, beside)
     except KeyboardInterrupt:
-        _report(f"{PREFIX}stopped")
+        reporter(values["log_format"])(f"{logs.PREFIX}stopped")
 
 
 def _run(
@@ -57,27 +59,39 @@ def _run(
 ) -> None:
     """Keep server, manager and gateway running; the gateway ends first, then the manager."""
     managed = beside.enter_context(ExitStack())
-    gateway_port = gateway.choose_port(plan.settings)
+    gateway_port, log_format = gateway.choose_port(plan.settings), plan.config.log_format
+    report = reporter(log_format)
+    logs.configure("manager", log_format, "tritonlm.manager")
 
     @cache
     def start_gateway() -> str | None:
         if gateway_port is None:
             return None
         return beside.enter_context(gateway_process.running(
-            gateway_port, plan.settings, None, manager_port=manager.manager_port))
+            gateway_port, plan.settings, None, log_format=log_format,
+            manager_port=manager.manager_port))
 
     def announce(server: TritonServer) -> None:
         managed.close()  # of a server that is gone
         managed.enter_context(
             manager_thread.running(server, plan.settings.host, store, limits, manager))
-        print(_announcement(server, store, manager.manager_port, start_gateway()), flush=True)
+        manager_url, gateway_url = f"{server.host}:{manager.manager_port}", start_gateway()
+        if log_format == "json":
+            report(_ready_line(server, manager_url, gateway_url))
+        else:
+            print(_announcement(server, store, manager_url, gateway_url), flush=True)
 
-    _report(f"{PREFIX}starting tritonserver with the models of {store.folder}")
-    supervisor.run(plan, _report, announce, beside.close)
+    report(f"{logs.PREFIX}starting tritonserver with the models of {store.folder}")
+    supervisor.run(plan, report, announce, beside.close)
+
+
+def _ready_line(server: TritonServer, manager_url: str, gateway_url: str | None) -> str:
+    return logs.json_line("serve", "ready", http=server.http_url, grpc=server.grpc_url,
+                          metrics=server.metrics_url, manager=manager_url, gateway=gateway_url)
 
 
 def _announcement(
-    server: TritonServer, store: ModelStore, manager_port: int, gateway_url: str | None
+    server: TritonServer, store: ModelStore, manager_url: str, gateway_url: str | None
 ) -> str:
     gateway = f"\n  OpenAI   {gateway_url}/v1" if gateway_url else ""
     return f"""
@@ -85,16 +99,12 @@ ready: {', '.join(store.names())}
   HTTP     {server.http_url}
   gRPC     {server.grpc_url}
   metrics  {server.metrics_url}
-  manager  {server.host}:{manager_port}{gateway}
+  manager  {manager_url}{gateway}
 
-See what is loaded: tritonlm models --manager {server.host}:{manager_port}
+See what is loaded: tritonlm models --manager {manager_url}
 
 Ctrl-C stops the server.
 """
-
-
-def _report(line: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 serve_store.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
@@ -103,5 +113,6 @@ serve_store.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
                           envvar="TRITONLM_REPOSITORY", help="Folder of the models.")]),
     *options_of(ServerSettings, {field for field in ServerSettings.__dataclass_fields__
                                  if field not in TAKEN}),
+    *options_of(ModelConfig, ModelConfig.__dataclass_fields__.keys() - {"log_format"}),
     *options_of(ManagerStart), *options_of(Limits), *options_of(GatewayStart),
 ])

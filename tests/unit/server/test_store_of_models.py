@@ -1,23 +1,29 @@
 """Models in a folder: what is written, what is refused, and what they need."""
 
 import json
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from google.protobuf import text_format
 from safetensors.numpy import save_file
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
-from tritonlm.config import DEMO_CHECKPOINT, ModelConfig, triton_parameters
+from tritonlm.config import DEMO_CHECKPOINT, ModelConfig, parse_settings, triton_parameters
 from tritonlm.encoders.config import EmbedConfig
 from tritonlm.errors import InvalidArgument
 from tritonlm.server import memory_need, model_checks
-from tritonlm.server.model_store import PARTS, ModelStore
+from tritonlm.server.model_store import PARTS, SETTINGS, ModelStore
 from tritonlm.server.store_catalogue import StoreCatalogue
 
 GIB = 2**30
+OVERLAY = Path(__file__).parents[3] / "k8s" / "overlays" / "multi-model"
 
 
 @pytest.fixture
@@ -66,6 +72,36 @@ def test_each_version_has_settings_of_its_own_and_the_configs_stay(store):
     assert run(store, "remove", "poet", "--version", "1")[0] == 0
     assert list(store.read("poet").versions) == [2]
     assert "it is the only one" in run(store, "remove", "poet", "--version", "2")[1]
+
+
+def test_a_model_that_is_there_is_left_as_it_is_if_only_a_missing_one_is_wanted(store):
+    for asked, answer in (("7", "added poet, version 1"), ("9", "poet, version 1, is in")):
+        code, told = add(store, "poet", "--if-missing", "--max-num-seqs", asked)
+        assert (code, told.startswith(answer)) == (0, True), told
+    assert add(store, "poet", "--if-missing", "--version", "2")[0] == 0
+    assert [config.max_num_seqs for config in store.read("poet").versions.values()] == [
+        7, ModelConfig.max_num_seqs]
+
+
+def test_a_server_of_models_takes_no_form_of_log_but_text_and_json(store):
+    add(store, "poet")
+    code, told = run(store, "serve", "--log-format", "xml", "--http-port", "0", "--grpc-port", "0",
+                     "--metrics-port", "0")
+    assert (code, told) == (
+        1, "tritonlm: log_format: 'xml' is not allowed; allowed: one of text, json")
+
+
+def test_models_of_the_overlay_have_settings_of_their_tasks():
+    add_command = typer.main.get_command(app).commands["repo"].commands["add"]
+    names = {field.name for kind in SETTINGS.values() for field in fields(kind)}
+    added = set()
+    for line in (OVERLAY / "models.txt").read_text().splitlines():
+        given = add_command.make_context("add", shlex.split(line)).params
+        parse_settings(SETTINGS[given["task"]], {"model": given["source"]} | {
+            name: given[name] for name in names & given.keys() if given[name] is not None})
+        added.add(given["name"])
+    overlay = (OVERLAY / "kustomization.yaml").read_text()
+    assert set(re.findall(r"TRITONLM_(?:PIN|PRELOAD)=(\w+)", overlay)) <= added
 
 
 def test_a_task_has_its_own_parts_and_settings(store, tmp_path):
