@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tritonlm.errors import InvalidArgument
+from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.messages import ManagerStatus, ModelStatus, Verb
 
@@ -72,6 +72,19 @@ def show(manager: str, as_json: bool) -> None:
                         live.update(_view(await client.status()), refresh=True)
 
     _run(run)
+
+
+def statuses(manager: str, timeout_s: float) -> tuple[ModelStatus, ...]:
+    """The state of all models; raises `Unavailable` if the manager does not answer in time."""
+    async def ask() -> ManagerStatus:
+        async with _client(manager) as client:
+            return await asyncio.wait_for(client.status(), timeout_s)
+
+    try:
+        return asyncio.run(ask()).models
+    except asyncio.TimeoutError:
+        raise Unavailable(f"the model manager at {manager} has not answered within {timeout_s:g} s"
+                          ) from None
 
 
 def _do(manager: str, verb: Verb, name: str) -> None:

@@ -5,6 +5,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+from triton_service import chunk, failure, serve
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
@@ -228,6 +229,33 @@ async def test_the_commands_show_and_change_what_is_loaded():
         code, told = await run("unload", "x")
         assert code == 1
         assert "the model 'x' does not exist; there are: a, b, c" in told
+
+
+async def test_health_asks_for_a_token_of_what_is_pinned_whatever_else_is_being_loaded():
+    def answer(request, context):
+        yield chunk("a", (1,), 0, "length", is_final=True)
+
+    def run(url, port):
+        result = CliRunner().invoke(app, ["health", "--json", "--url", url, "--manager",
+                                          f"localhost:{port}"])
+        return result.exit_code, result.stdout and json.loads(result.stdout)
+
+    async with managed() as (client, _, _, port):
+        await client.do("load", "a")
+        with serve(answer) as triton:  # which has no model that is ready
+            code, told = await asyncio.to_thread(run, triton.url, port)
+            assert (code, told["pinned"]) == (0, {})
+            await client.do("pin", "b")
+            code, told = await asyncio.to_thread(run, triton.url, port)
+            assert (code, told["is_healthy"], [*told["pinned"]]) == (0, True, ["b"])
+            assert [request.model_name for request in triton.requests] == ["b"]
+            triton.script = lambda *_: iter([failure("Stub process 'b_0' is not healthy.")])
+            code, told = await asyncio.to_thread(run, triton.url, port)
+            assert (code, told["is_healthy"]) == (1, False)
+            assert "not healthy" in told["pinned"]["b"]["error"]
+            assert await asyncio.to_thread(run, triton.url, 9) == (1, "")
+        code, told = await asyncio.to_thread(run, triton.url, port)
+        assert (code, told["is_live"]) == (1, False)
 
 
 def test_the_reason_of_a_failed_load_is_one_line():
