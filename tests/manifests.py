@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,13 @@ class Container:
     @property
     def probes(self) -> dict[str, dict[str, Any]]:
         return {name: self.spec[name] for name in PROBES if name in self.spec}
+
+    def with_word(self, word: str, other: str) -> Container:
+        """With `other` instead of `word` in its command."""
+        words = self.spec["command"]
+        assert word in words
+        return replace(self, spec=self.spec | {
+            "command": [other if each == word else each for each in words]})
 
     def port(self, name: str) -> int:
         return next(port["containerPort"] for port in self.spec["ports"] if port["name"] == name)

@@ -8,39 +8,42 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from functools import reduce
 
 import pytest
 import typer
 from k8s import render
 from model_hub import NAME, model_hub
 from tests import images, manifests
+from tests.containers import IMAGES, gateway_before, started
 from tests.exported_metrics import exported_names, names_in
 from tests.integration.gateway import get, post
 
 from tritonlm.cli import app
+from tritonlm.commands.residents import statuses
 from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
 from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.manager.limits import Limits
 from tritonlm.server import reaper
 from tritonlm.server.command import SET_BY_LAUNCHER
 from tritonlm.server.flags import settings_of
 from tritonlm.server.gateway_process import STOP_TIMEOUT_S, GatewayStart
 from tritonlm.server.launcher import EXIT_MARGIN_S
+from tritonlm.server.manager_thread import ManagerStart
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import STOP_MARGIN_S
 
 pytestmark = pytest.mark.skipif(render.command() is None,
                                 reason="needs kustomize or kubectl: make k8s-check fetches one")
 SETTINGS = {"serve": [(ServerSettings, ()), (ModelConfig, SET_BY_LAUNCHER), (GatewayStart, ())],
+            "repo serve": [(Limits, ()), (ManagerStart, ()), (GatewayStart, ())],
             "gateway": [(GatewaySettings, ())], "fetch": []}
-IMAGES = {"tritonlm": "server", "tritonlm-gateway": "gateway"}
-START_TIMEOUT_S = 100
+MODEL_LIST = "/etc/tritonlm/models/models.txt"
+MANAGER = f"localhost:{ManagerStart.manager_port}"
 
 
 @pytest.fixture(scope="module")
@@ -51,59 +54,15 @@ def prefix(tmp_path_factory):
     return folder
 
 
-class Process:
-    """A container's process; lines of its output are read as they come."""
-
-    def __init__(self, command, environ):
-        self.lines = []
-        self._process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE,
-                                         stderr=subprocess.STDOUT, text=True)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def wait_for(self, text):
-        """The first line with `text` in it."""
-        due_s = time.monotonic() + START_TIMEOUT_S
-        while not (found := [line for line in self.lines if text in line]):
-            assert self._process.poll() is None, "".join(self.lines)
-            assert time.monotonic() < due_s, "".join(self.lines)
-            time.sleep(0.05)
-        return found[0]
-
-    def terminate(self):
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait(self, timeout_s):
-        return self._process.wait(timeout_s)
-
-    def end(self):
-        if self._process.poll() is None:
-            self.terminate()
-            try:
-                self.wait(60)
-            finally:
-                self._process.kill()
-
-    def _read(self):
-        self.lines.extend(iter(self._process.stdout.readline, ""))
-
-
-@contextmanager
-def started(container, prefix, **changed):
-    """The container's process: the image's entry point, the container's arguments."""
-    stage = images.stages()[IMAGES[container.image]]
-    environ = images.environ_of(stage, prefix) | container.environ | changed
-    process = Process([*stage.entrypoint, *container.spec.get("args", stage.command)], environ)
-    try:
-        yield process, environ
-    finally:
-        process.end()
+@pytest.fixture(scope="module")
+def tritonserver(tmp_path_factory):
+    return images.tritonserver_as_in_images(tmp_path_factory.mktemp("opt"))
 
 
 @pytest.fixture(scope="module")
-def triton(prefix, tmp_path_factory):
+def triton(prefix, tritonserver, tmp_path_factory):
     """A server as in overlay dev, with the demo model and on free ports, and its addresses."""
     container = manifests.containers("dev")["triton/triton"]
-    tritonserver = images.tritonserver_as_in_images(tmp_path_factory.mktemp("opt"))
     here = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
             "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1",
             "HOME": str(tmp_path_factory.mktemp("home")),
@@ -117,14 +76,29 @@ def triton(prefix, tmp_path_factory):
 def gateway(prefix, triton):
     """A gateway as in overlay dev before that server."""
     container = manifests.containers("dev")["gateway/gateway"]
-    _, _, addresses = triton
-    metrics_port = addresses["metrics"].rpartition(":")[2].partition("/")[0]
-    here = {"TRITONLM_GATEWAY_SERVERS": f"dns:{addresses['grpc']}:{metrics_port}",
-            "TRITONLM_GATEWAY_PORT": "0"}
     assert container.environ["TRITONLM_GATEWAY_SERVERS"] == "dns:triton:8001:8002"
-    with started(container, prefix, **here) as (process, _):
-        yield process.wait_for("http://").partition("gateway: ")[2].strip().replace(
-            "0.0.0.0", "localhost")
+    with gateway_before(container, prefix, triton[2]) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def many(prefix, tritonserver, tmp_path_factory):
+    """A server as in overlay multi-model; its list had one model when its pod first began."""
+    found, folder = manifests.containers("multi-model"), tmp_path_factory.mktemp("volume")
+    here = {"TRITONLM_REPOSITORY": str(folder / "repository"), "HOME": str(folder),
+            "TRITONLM_TRITONSERVER": str(tritonserver), "TRITONLM_PRELOAD": "",
+            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS", "MANAGER")}}
+    adding = found["triton/fetch"].with_word(MODEL_LIST, str(folder / "models.txt"))
+    for name, told in (("chat", ["added chat"]), ("poet", ["chat, version 1, is", "added poet"])):
+        with (folder / "models.txt").open("a") as models:
+            models.write(f"{name} --from {DEMO_CHECKPOINT} --kv-cache-gib 0.1\n")
+        with started(adding, prefix, **here) as (process, _):
+            assert process.wait(60) == 0, process.lines
+        assert all(map(str.startswith, process.lines, told)), process.lines
+        assert len(process.lines) == len(told), process.lines
+    with started(found["triton/triton"], prefix, **here) as (process, environ):
+        addresses = json.loads(process.wait_for('"message": "ready"'))
+        yield process, environ | {"TRITONLM_URL": addresses["grpc"]}, addresses
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
@@ -132,15 +106,16 @@ def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay
     for name in [name for name in os.environ if name.startswith("TRITONLM_")]:
         monkeypatch.delenv(name)
     for container in manifests.containers(overlay).values():
+        if "command" in container.spec:  # another program, which is started below
+            continue
         stage = images.stages()[IMAGES[container.image]]
-        name, *options = container.spec["args"]
-        command = typer.main.get_command(app).commands[name]
+        name, command = " ".join(container.spec["args"]), command_of(*container.spec["args"])
         settings = {key: value for key, value in (stage.environ | container.environ).items()
                     if key.startswith("TRITONLM_")}
         with monkeypatch.context() as patch:
             for key, value in settings.items():
                 patch.setenv(key, value)
-            given = command.make_context(name, options)
+            given = command.make_context(name, [])
             unknown = set(settings) - {
                 parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}"
                 for parameter in command.params}
@@ -150,6 +125,11 @@ def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay
                 assert not unknown, container.name
             for kind, hidden in SETTINGS[name]:
                 settings_of(kind, given.params, hidden)
+
+
+def command_of(*names):
+    """The command of that name, or of a name in a group."""
+    return reduce(lambda group, name: group.commands[name], names, typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
@@ -192,8 +172,8 @@ def test_weights_are_fetched_once_and_servers_wait_for_them_without_a_hub(prefix
 def test_probes_of_the_server_ask_for_a_token_and_get_it(triton):
     _, environ, _ = triton
     commands = {tuple(images.stages()["server"].health)} | {
-        tuple(probe["exec"]["command"]) for overlay in manifests.OVERLAYS
-        for probe in manifests.containers(overlay)["triton/triton"].probes.values()}
+        command for overlay in manifests.OVERLAYS if overlay != "multi-model"
+        for command in probe_commands(overlay)}
     for command in commands:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout + done.stderr)
@@ -201,6 +181,50 @@ def test_probes_of_the_server_ask_for_a_token_and_get_it(triton):
         absent = subprocess.run(command, env=environ | {"TRITONLM_URL": "localhost:9"},
                                 capture_output=True, check=False)
         assert absent.returncode == 1, command
+
+
+def probe_commands(overlay):
+    probes = manifests.containers(overlay)["triton/triton"].probes
+    return {tuple(probe["exec"]["command"]) for probe in probes.values()}
+
+
+def test_probes_of_many_models_ask_the_manager_and_what_is_pinned(many):
+    _, environ, addresses = many
+    for command in probe_commands("multi-model"):
+        here = [word.replace(MANAGER, addresses["manager"]) for word in command]
+        assert here != list(command)
+        done = subprocess.run(here, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (here, done.stdout + done.stderr)
+        assert "inference of chat: one token in" in done.stdout
+    absent = [word.replace(MANAGER, "localhost:9") for word in command]
+    assert subprocess.run(absent, env=environ, capture_output=True, check=False).returncode == 1
+
+
+def test_a_gateway_asks_the_manager_of_many_models_before_it_sends_a_request(many, prefix):
+    process, _, addresses = many
+    container = manifests.containers("multi-model")["gateway/gateway"]
+    assert container.environ["TRITONLM_GATEWAY_SERVERS"] == "dns:triton:8001:8002:8003"
+    [chat, poet] = statuses(addresses["manager"], 10)
+    assert (chat.name, chat.state, chat.is_pinned) == ("chat", "ready", True)
+    assert (poet.name, poet.state) == ("poet", "unloaded")
+    with gateway_before(container, prefix, addresses) as url:
+        code, told = post(f"{url}/v1/completions", {"model": "chat", "prompt": "Hi",
+                                                    "max_tokens": 2})
+    assert code == 200, told
+    assert statuses(addresses["manager"], 10)[0].num_requests == chat.num_requests + 1
+    line = json.loads(process.wait_for("loading model chat"))
+    assert (line["process"], line["level"]) == ("manager", "info")
+    assert all(map(json.loads, process.lines))
+
+
+def test_only_gateways_reach_the_manager():
+    [policy] = [each for each in manifests.objects("multi-model")
+                if (each["kind"], each["metadata"]["name"]) == ("NetworkPolicy", "triton")]
+    rules = [rule for rule in policy["spec"]["ingress"] if {"port": "manager"} in rule["ports"]]
+    assert [rule["from"] for rule in rules] == [
+        [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]]
+    container = manifests.containers("multi-model")["triton/triton"]
+    assert container.port("manager") == ManagerStart.manager_port
 
 
 def test_probes_of_the_gateway_answer(gateway):

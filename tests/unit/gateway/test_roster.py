@@ -120,13 +120,15 @@ async def test_certificates_are_for_the_name_and_not_for_an_address(
             await answers(url, {"a"})
 
 
-@pytest.mark.parametrize(("text", "at", "grpc_url", "metrics_url"), [
-    ("dns:triton:8001:8002", "10.0.0.7", "10.0.0.7:8001", "http://10.0.0.7:8002/metrics"),
-    ("dns:triton:8001", "fd00::7", "[fd00::7]:8001", None),
+@pytest.mark.parametrize(("text", "at", "grpc_url", "metrics_url", "manager_port"), [
+    ("dns:triton:8001:8002", "10.0.0.7", "10.0.0.7:8001", "http://10.0.0.7:8002/metrics", None),
+    ("dns:triton:1:2:8003", "10.0.0.7", "10.0.0.7:1", "http://10.0.0.7:2/metrics", 8003),
+    ("dns:triton:8001", "fd00::7", "[fd00::7]:8001", None, None),
 ])
-def test_an_address_behind_a_name(text, at, grpc_url, metrics_url):
+def test_an_address_behind_a_name(text, at, grpc_url, metrics_url, manager_port):
     address = ServerAddress.parse(text)
     assert address.is_looked_up
     found = address.at(at)
-    assert (found.grpc_url, found.metrics_url) == (grpc_url, metrics_url)
+    assert (found.grpc_url, found.metrics_url, found.manager_port) == (
+        grpc_url, metrics_url, manager_port)
     assert (found.is_looked_up, found.looked_up_as) == (False, "triton")
