@@ -32,7 +32,8 @@ serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
 
 test: $(VENV)/.installed-dev $(LITELLM) ## Run the tests, with PYTEST_ARGS
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --ignore tests/unit $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/integration $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/drills $(PYTEST_ARGS)
 
 drills: $(VENV)/.installed-dev ## Kill, hang and crowd servers under load: some ten minutes
 	$(BIN)/python -m pytest tests/drills -m 'drill or not drill' $(PYTEST_ARGS)

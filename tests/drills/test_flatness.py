@@ -64,6 +64,7 @@ async def until_quiet(server, num_fds):
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.drill
 async def test_ten_thousand_streams_leave_nothing_behind(server):
     idle = Holdings.of(server)
     await run_load(server, 1_000, 64)

@@ -132,7 +132,8 @@ def test_litellm_chats_streams_and_completes(address, expected):
 
 
 def test_there_are_examples():
-    assert [language for language, _ in BLOCKS] == ["python", "sh", "sh", "python"]
+    assert [language for language, _ in BLOCKS] == [
+        "python", "sh", "sh", "python", "sh", "python"]
 
 
 def test_it_ends_with_the_server(serve, address):
