@@ -26,14 +26,7 @@ from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
-from tritonlm.errors import (
-    EngineFailure,
-    InvalidArgument,
-    NotFound,
-    ServingError,
-    Unavailable,
-    from_code,
-)
+from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines of requests that wait for an engine are seen."""
@@ -205,10 +198,8 @@ class Session:
         if isinstance(event, messages.Ready):
             self._gain_engine(event)
         elif isinstance(event, messages.Failed):
-            is_refusal = event.code == InvalidArgument.code
-            error = (from_code(event.code, event.message) if is_refusal
-                     else EngineFailure(f"the engine failed: {event.message}"))
-            self._fail_keys(event.request_keys(), error, is_refusal)
+            error = event.error()
+            self._fail_keys(event.request_keys(), error, isinstance(error, InvalidArgument))
         elif isinstance(event, messages.Refused):
             self._fail_keys([event.key], Unavailable(event.message), is_refusal=True)
         elif isinstance(event, messages.CancelReply):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tritonlm.errors import EngineFailure
+from tritonlm.errors import EngineFailure, InvalidArgument, ServingError, from_code
 
 NUM_PRIORITIES = 4
 """Classes of requests: urgent, high, normal and low, by number."""
@@ -157,6 +157,12 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         """The keys."""
         keys: list[int] = np.frombuffer(self.keys, np.int64).tolist()
         return keys
+
+    def error(self) -> ServingError:
+        """What their clients are told."""
+        if self.code == InvalidArgument.code:
+            return from_code(self.code, self.message)
+        return EngineFailure(f"the engine failed: {self.message}")
 
 
 class Refused(msgspec.Struct, tag=True, array_like=True, frozen=True):
