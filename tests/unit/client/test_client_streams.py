@@ -8,67 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from calls import MIXED, WAIT_S, endless, script_of
 from triton_service import chunk, empty_final, failure, response, serve, tensors
 
-from tritonlm.contract import ANSWER
-from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
+from tritonlm.errors import EngineFailure, InvalidArgument, Unavailable
 from tritonlm_client import AsyncClient, Chunk, Client, Completion, Logprobs, TokenLogprob
 
-WAIT_S = 5
 NUM_STREAMS = 32
-MIXED = [chunk("é", (5, 6), 0, num_output_tokens=(2,)),
-         chunk("👋", (7,), 1, num_output_tokens=(3,)),
-         chunk("", (), 2, "stop", num_output_tokens=(3,), is_final=True)]
-
-
-def script_of(*responses):
-    return lambda request, context: iter(responses)
-
-
-def endless(request, context):
-    index = 0
-    while True:
-        yield chunk("x", (1,), index)
-        index += 1
-        time.sleep(0.005)
 
 
 def silent(request, context):
     time.sleep(1)
     yield empty_final()
-
-
-class Sync:
-    """Calls of the sync client, each with a client of its own."""
-
-    def stream(self, url, **options):
-        with Client(url) as client:
-            return list(client.stream("Hi", **options))
-
-    def call(self, url, method, *args, model="generate", **options):
-        with Client(url, model) as client:
-            return getattr(client, method)(*args, **options)
-
-
-class Async:
-    """The same calls of the asyncio client."""
-
-    def stream(self, url, **options):
-        async def read():
-            async with AsyncClient(url) as client:
-                return [chunk async for chunk in client.stream("Hi", **options)]
-        return asyncio.run(read())
-
-    def call(self, url, method, *args, model="generate", **options):
-        async def call():
-            async with AsyncClient(url, model) as client:
-                return await getattr(client, method)(*args, **options)
-        return asyncio.run(call())
-
-
-@pytest.fixture(params=[Sync, Async])
-def api(request):
-    return request.param()
 
 
 def test_chunks_come_as_they_were_sent(api):
@@ -212,66 +163,6 @@ def test_a_bad_option_is_refused_before_anything_is_sent(api):
         assert triton.requests == []
 
 
-def test_leaving_the_loop_hangs_up():
-    with serve(endless) as triton, Client(triton.url) as client:
-        stream = client.stream("Hi")
-        for _ in stream:
-            break
-        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
-
-
-def test_the_end_of_the_block_hangs_up():
-    with serve(endless) as triton, Client(triton.url) as client:
-        with client.stream("Hi") as stream:
-            chunks = iter(stream)
-            next(chunks)
-        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
-
-
-def test_a_cancel_from_another_thread_ends_the_iteration():
-    with serve(endless) as triton, Client(triton.url) as client:
-        stream = client.stream("Hi")
-        threading.Timer(0.1, stream.cancel).start()
-        assert list(stream)
-        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
-
-
-async def test_leaving_the_async_loop_hangs_up():
-    with serve(endless) as triton:
-        async with AsyncClient(triton.url) as client:
-            stream = client.stream("Hi")
-            async for _ in stream:
-                break
-            hung_up = await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S)
-            assert hung_up == stream.request_id
-
-
-async def test_a_cancelled_task_hangs_up():
-    with serve(endless) as triton:
-        async with AsyncClient(triton.url) as client:
-            task = asyncio.create_task(client.generate("Hi", request_id="mine"))
-            await asyncio.sleep(0.1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S) == "mine"
-
-
-async def test_a_cancel_from_another_task_ends_the_iteration():
-    with serve(endless) as triton:
-        async with AsyncClient(triton.url) as client, client.stream("Hi") as stream:
-            canceller = asyncio.create_task(cancel_soon(stream))
-            assert [piece async for piece in stream]
-            await canceller
-            hung_up = await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S)
-            assert hung_up == stream.request_id
-
-
-async def cancel_soon(stream):
-    await asyncio.sleep(0.1)
-    await stream.cancel()
-
-
 def together():
     """A script that answers no stream before all of them are open; each gets its own text back."""
     barrier = threading.Barrier(NUM_STREAMS)
@@ -308,76 +199,6 @@ async def test_tasks_share_a_client():
     with serve(together()) as triton:
         async with AsyncClient(triton.url) as client:
             assert await asyncio.gather(*(read(client, prompt) for prompt in PROMPTS)) == ECHOES
-
-
-def ensemble_script(request, context):
-    return script_of(empty_final())(request, context) if "cancel" in tensors(request) \
-        else endless(request, context)
-
-
-def cancels(triton):
-    return [(request.model_name, tensors(request)["request_id"]) for request in triton.requests
-            if "cancel" in tensors(request)]
-
-
-@pytest.mark.parametrize(("model", "expected"), [
-    ("generate", []), ("text_generation", [("generate", [[b"mine"]])]),
-])
-def test_a_hang_up_on_an_ensemble_cancels_inside_it(model, expected):
-    with serve(ensemble_script) as triton, Client(triton.url, model) as client:
-        for _ in client.stream("Hi", request_id="mine"):
-            break
-        assert cancels(triton) == expected
-
-
-async def test_a_cancelled_task_cancels_inside_an_ensemble():
-    with serve(ensemble_script) as triton:
-        async with AsyncClient(triton.url, "text_generation") as client:
-            task = asyncio.create_task(client.generate("Hi", request_id="mine"))
-            await asyncio.sleep(0.1)
-            task.cancel()
-            await asyncio.wait([task])
-        assert cancels(triton) == [("generate", [[b"mine"]])]
-
-
-def test_a_deadline_on_an_ensemble_cancels_inside_it(api):
-    with serve(ensemble_script) as triton:
-        with pytest.raises(Unavailable):
-            api.call(triton.url, "generate", "Hi", model="text_generation", timeout_s=0.1,
-                     request_id="mine")
-        assert cancels(triton) == [("generate", [[b"mine"]])]
-
-
-def test_a_finished_answer_is_not_cancelled(api):
-    with serve(script_of(*MIXED)) as triton:
-        api.call(triton.url, "generate", "Hi", model="text_generation")
-        assert len(triton.requests) == 1
-        assert triton.hung_up.empty()
-
-
-def test_a_refused_request_is_not_cancelled(api):
-    with serve(script_of(failure(NotFound("none").coded_message))) as triton:
-        with pytest.raises(NotFound):
-            api.call(triton.url, "generate", "Hi", model="text_generation")
-        assert len(triton.requests) == 1
-
-
-def test_a_cancel_asks_for_the_outputs_of_an_answer(api):
-    with serve(script_of(empty_final())) as triton:
-        api.call(triton.url, "cancel", "mine")
-        assert [output.name for output in triton.requests[0].outputs] == [
-            tensor.name for tensor in ANSWER]
-
-
-def test_cancel_says_whether_the_request_ran(api):
-    for answer in (empty_final(), chunk("", finish_reason="cancelled", is_final=True)):
-        with serve(script_of(answer)) as triton:
-            assert api.call(triton.url, "cancel", "mine") is True
-    with serve(script_of(failure(NotFound("none").coded_message))) as triton:
-        assert api.call(triton.url, "cancel", "mine") is False
-    with serve(script_of(failure(Unavailable("stopping").coded_message))) as triton, \
-            pytest.raises(Unavailable):
-        api.call(triton.url, "cancel", "mine")
 
 
 def test_a_server_that_comes_back_is_found_again():

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 
 import jsonschema
 import numpy as np
 import pytest
-from drive import Outcomes, run_all, submit
+from drive import Outcomes, run_all
+from guided import free, held, held_to_schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_engine import FEW_BLOCKS_GIB, engine_of, launched_ahead
-from tests.checkpoints import SIZES, save_random_model
-from tests.small_tokenizers import build_tokenizer
-from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from tritonlm.engine.engine import Engine
-from tritonlm.engine.grammars import NUM_KEPT, Grammars
-
-MAX_TOKENS = 1000
-PROMPT = [5, 6, 7]
 POINT = {
     "type": "object", "additionalProperties": False, "required": ["name", "at"],
     "properties": {"name": {"type": "string", "maxLength": 6},
@@ -33,68 +25,12 @@ TREE = {
     "$defs": {"leaf": {"anyOf": [{"type": "boolean"}, {"type": "null"},
                                  {"const": {"x": "\"\\"}}]}},
     "type": "array", "items": {"$ref": "#/$defs/leaf"}, "minItems": 1, "maxItems": 4}
-TOO_DEEP = json.dumps({
-    "$defs": {f"n{i}": {"type": "array", "items": {"$ref": f"#/$defs/n{i + 1}"}}
-              for i in range(2500)} | {"n2500": {}}, "$ref": "#/$defs/n0"})
-TOO_SLOW = json.dumps({"allOf": [{"type": "string", "pattern": f"a{i}"} for i in range(2000)]})
-TOO_WIDE = json.dumps({"type": "object",
-                       "properties": {f"p{i}": {"type": "string"} for i in range(2000)}})
-
-
-@dataclass
-class Guided:
-    """An engine with what reads its output."""
-
-    engine: Engine
-    tokenizer: PreTrainedTokenizerFast
-
-    def texts(self, requests, engine=None) -> dict[int, str]:
-        """Of requests that all end by themselves."""
-        outcomes = run_all(engine or self.engine, {0: requests})
-        assert not outcomes.failures
-        assert outcomes.reasons == {request.key: "stop" for request in requests}
-        return self.read(outcomes)
-
-    def read(self, outcomes: Outcomes) -> dict[int, str]:
-        return {key: self.tokenizer.decode(ids, skip_special_tokens=True)
-                for key, ids in outcomes.token_ids.items()}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A vocabulary of bytes and pieces of words; the model has some logits more."""
-    folder = tmp_path_factory.mktemp("guided")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer("byte_level"),
-                                        eos_token="</s>")
-    tokenizer.save_pretrained(folder)
-    sizes = SIZES | {"vocab_size": len(tokenizer) + 13, "max_position_embeddings": 2048,
-                     "eos_token_id": tokenizer.eos_token_id}
-    return save_random_model(folder, LlamaConfig(**sizes))
-
-
-@pytest.fixture(scope="module")
-def guided(checkpoint):
-    return Guided(engine_of(checkpoint), PreTrainedTokenizerFast.from_pretrained(checkpoint))
 
 
 @pytest.fixture(scope="module", params=["in turn", "ahead"])
 def engine(request, guided):
     """An engine that knows each token before the next step, and one that does not."""
     return guided.engine if request.param == "in turn" else launched_ahead(guided.engine)
-
-
-def held(key, name, text, **options):
-    defaults = {"temperature": 1.0, "seed": key, "max_tokens": MAX_TOKENS, "guide": (name, text)}
-    return submit(key, PROMPT, **defaults | options)
-
-
-def held_to_schema(key, schema, **options):
-    return held(key, "guided_json", json.dumps(schema), **options)
-
-
-def free(key, **options):
-    return submit(key, [3 + key, 9], **{"temperature": 0.8, "seed": key, "max_tokens": 20,
-                                        "ignore_eos": True} | options)
 
 
 @pytest.mark.parametrize("schema", [POINT, TREE], ids=["point", "tree"])
@@ -169,8 +105,8 @@ def test_company_changes_neither_the_held_nor_the_free(guided, engine):
     assert outcomes.token_ids == alone
 
 
-def test_a_request_that_was_pre_empted_goes_on_in_its_grammar(guided, checkpoint):
-    crowd = engine_of(checkpoint, kv_cache_gib=FEW_BLOCKS_GIB)
+def test_a_request_that_was_pre_empted_goes_on_in_its_grammar(guided, guided_checkpoint):
+    crowd = engine_of(guided_checkpoint, kv_cache_gib=FEW_BLOCKS_GIB)
     requests = [held(key, "guided_regex", "(ab|cd|e){30,40}!", max_tokens=99) for key in range(12)]
     texts = guided.texts(requests, crowd)
     assert crowd.scheduler.stats(0.0).num_preemptions > 0
@@ -230,101 +166,3 @@ def test_log_probabilities_are_those_of_the_model(guided):
     assert len(measured) == len(outcomes.token_ids[0])
     assert any(ids[0] not in ids[1:] for ids, _ in measured), "the model wants something else"
     assert all(np.isfinite(values).all() for _, values in measured)
-
-
-@pytest.mark.parametrize(("guide", "reason"), [
-    (("guided_json", '{"type": "foo"}'), "Invalid type: foo"),
-    (("guided_json", '{"type": "array", "uniqueItems": true}'), "uniqueItems"),
-    (("guided_json", '{"$ref": "#/nowhere"}'), "nowhere"),
-    (("guided_json", '{"enum": []}'), "Unsatisfiable"),
-    (("guided_json", TOO_DEEP), "nests too deeply"),
-    (("guided_regex", "a("), "unclosed group"),
-    (("guided_regex", "(?=a)b"), "look-around"),
-    (("guided_grammar", "start: a"), "unknown name"),
-    (("guided_grammar", "start: <|nothing|>"), "unknown special token"),
-], ids=lambda value: "-".join(value)[:40] if isinstance(value, tuple) else "")
-def test_what_is_no_grammar_is_refused_by_name(guided, guide, reason):
-    engine = guided.engine
-    [news] = failures_of(engine, [held(0, *guide)])
-    assert news.failure_code == "INVALID_ARG"
-    assert news.failure.startswith(f"{guide[0]}: '{guide[1][:10]}")
-    assert reason in news.failure
-    assert not engine.has_work
-    assert guided.texts([held(1, "guided_choice", '["b"]')]) == {1: "b"}
-
-
-def failures_of(engine, requests):
-    """The news of failures while `requests` run, and nothing else than these."""
-    failures, arrivals = [], {0: requests}
-    real_step = engine.step
-
-    def step():
-        news = real_step()
-        failures.extend(each for each in news if each.failure)
-        return news
-
-    engine.step = step
-    try:
-        run_all(engine, arrivals)
-    finally:
-        del engine.step
-    return failures
-
-
-def test_a_grammar_that_takes_too_long_is_refused_and_stalls_nobody(guided):
-    outcomes = Outcomes()
-    slow, others = held(0, "guided_json", TOO_SLOW), [free(1), held(2, "guided_choice", '["c"]')]
-    for request in (slow, *others):
-        guided.engine.submit(0, request)
-    while guided.engine.has_work:
-        outcomes.gather(guided.engine.step())
-        if 0 not in outcomes.failures:
-            early = set(outcomes.reasons)
-    assert early == {1, 2}, "others are done before the slow one is refused"
-    assert "takes more than 2 s to compile" in outcomes.failures[0]
-
-
-def test_a_grammar_that_grows_too_large_ends_its_request_alone(guided):
-    outcomes = run_all(guided.engine, {0: [held(0, "guided_json", TOO_WIDE), free(1)]})
-    assert outcomes.failures.keys() == {0}
-    assert outcomes.failures[0].startswith("guided_json: ")
-    assert len(outcomes.token_ids[1]) == 20
-
-
-@pytest.mark.parametrize("end", ["cancelled", "deadline"])
-def test_a_request_can_end_while_its_grammar_is_compiled(guided, end):
-    engine = guided.engine
-    request = held(0, "guided_json", json.dumps({"enum": [f"{end}{i}" for i in range(5000)]}),
-                   deadline_s=0.0 if end == "deadline" else np.inf)
-    engine.submit(0, request)
-    outcomes = Outcomes()
-    if end == "cancelled":
-        outcomes.gather([engine.cancel_by_id("request 0")])
-    outcomes.gather(engine.step())
-    assert outcomes.reasons == {0: end}
-    assert not engine.has_work
-
-
-def test_a_grammar_is_compiled_once_while_it_is_used():
-    grammars = Grammars(lambda: pytest.fail("not needed"))
-    texts = [f"a{{{size}" for size in range(NUM_KEPT)]
-    first = [grammars.compile(("guided_regex", text)) for text in texts]
-    assert grammars.compile(("guided_regex", texts[0])) is first[0]
-    grammars.compile(("guided_regex", "another("))
-    assert grammars.compile(("guided_regex", texts[0])) is first[0]
-    assert grammars.compile(("guided_regex", texts[1])) is not first[1]
-
-
-def test_a_model_without_an_end_cannot_be_held(checkpoint):
-    engine = engine_of(checkpoint)
-    engine.scheduler._grammars = Grammars(lambda: (_ for _ in ()).throw(ValueError("no end")))
-    [news] = failures_of(engine, [held(0, "guided_choice", '["a"]')])
-    assert news.failure == 'guided_choice: \'["a"]\' is not allowed; no end'
-
-
-def test_an_engine_without_grammars_refuses_them(guided):
-    engine = launched_ahead(guided.engine)
-    engine.scheduler._grammars = None
-    with pytest.raises(ValueError, match="no answers to grammars"):
-        engine.submit(0, held(0, "guided_choice", '["a"]'))
-    assert not engine.has_work

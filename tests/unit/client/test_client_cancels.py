@@ -1,0 +1,144 @@
+"""Clients that leave, and requests that are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from calls import MIXED, WAIT_S, endless, script_of
+from triton_service import chunk, empty_final, failure, serve, tensors
+
+from tritonlm.contract import ANSWER
+from tritonlm.errors import NotFound, Unavailable
+from tritonlm_client import AsyncClient, Client
+
+
+def test_leaving_the_loop_hangs_up():
+    with serve(endless) as triton, Client(triton.url) as client:
+        stream = client.stream("Hi")
+        for _ in stream:
+            break
+        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
+
+
+def test_the_end_of_the_block_hangs_up():
+    with serve(endless) as triton, Client(triton.url) as client:
+        with client.stream("Hi") as stream:
+            chunks = iter(stream)
+            next(chunks)
+        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
+
+
+def test_a_cancel_from_another_thread_ends_the_iteration():
+    with serve(endless) as triton, Client(triton.url) as client:
+        stream = client.stream("Hi")
+        threading.Timer(0.1, stream.cancel).start()
+        assert list(stream)
+        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
+
+
+async def test_leaving_the_async_loop_hangs_up():
+    with serve(endless) as triton:
+        async with AsyncClient(triton.url) as client:
+            stream = client.stream("Hi")
+            async for _ in stream:
+                break
+            hung_up = await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S)
+            assert hung_up == stream.request_id
+
+
+async def test_a_cancelled_task_hangs_up():
+    with serve(endless) as triton:
+        async with AsyncClient(triton.url) as client:
+            task = asyncio.create_task(client.generate("Hi", request_id="mine"))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S) == "mine"
+
+
+async def test_a_cancel_from_another_task_ends_the_iteration():
+    with serve(endless) as triton:
+        async with AsyncClient(triton.url) as client, client.stream("Hi") as stream:
+            canceller = asyncio.create_task(cancel_soon(stream))
+            assert [piece async for piece in stream]
+            await canceller
+            hung_up = await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S)
+            assert hung_up == stream.request_id
+
+
+async def cancel_soon(stream):
+    await asyncio.sleep(0.1)
+    await stream.cancel()
+
+
+def ensemble_script(request, context):
+    return script_of(empty_final())(request, context) if "cancel" in tensors(request) \
+        else endless(request, context)
+
+
+def cancels(triton):
+    return [(request.model_name, tensors(request)["request_id"]) for request in triton.requests
+            if "cancel" in tensors(request)]
+
+
+@pytest.mark.parametrize(("model", "expected"), [
+    ("generate", []), ("text_generation", [("generate", [[b"mine"]])]),
+])
+def test_a_hang_up_on_an_ensemble_cancels_inside_it(model, expected):
+    with serve(ensemble_script) as triton, Client(triton.url, model) as client:
+        for _ in client.stream("Hi", request_id="mine"):
+            break
+        assert cancels(triton) == expected
+
+
+async def test_a_cancelled_task_cancels_inside_an_ensemble():
+    with serve(ensemble_script) as triton:
+        async with AsyncClient(triton.url, "text_generation") as client:
+            task = asyncio.create_task(client.generate("Hi", request_id="mine"))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            await asyncio.wait([task])
+        assert cancels(triton) == [("generate", [[b"mine"]])]
+
+
+def test_a_deadline_on_an_ensemble_cancels_inside_it(api):
+    with serve(ensemble_script) as triton:
+        with pytest.raises(Unavailable):
+            api.call(triton.url, "generate", "Hi", model="text_generation", timeout_s=0.1,
+                     request_id="mine")
+        assert cancels(triton) == [("generate", [[b"mine"]])]
+
+
+def test_a_finished_answer_is_not_cancelled(api):
+    with serve(script_of(*MIXED)) as triton:
+        api.call(triton.url, "generate", "Hi", model="text_generation")
+        assert len(triton.requests) == 1
+        assert triton.hung_up.empty()
+
+
+def test_a_refused_request_is_not_cancelled(api):
+    with serve(script_of(failure(NotFound("none").coded_message))) as triton:
+        with pytest.raises(NotFound):
+            api.call(triton.url, "generate", "Hi", model="text_generation")
+        assert len(triton.requests) == 1
+
+
+def test_a_cancel_asks_for_the_outputs_of_an_answer(api):
+    with serve(script_of(empty_final())) as triton:
+        api.call(triton.url, "cancel", "mine")
+        assert [output.name for output in triton.requests[0].outputs] == [
+            tensor.name for tensor in ANSWER]
+
+
+def test_cancel_says_whether_the_request_ran(api):
+    for answer in (empty_final(), chunk("", finish_reason="cancelled", is_final=True)):
+        with serve(script_of(answer)) as triton:
+            assert api.call(triton.url, "cancel", "mine") is True
+    with serve(script_of(failure(NotFound("none").coded_message))) as triton:
+        assert api.call(triton.url, "cancel", "mine") is False
+    with serve(script_of(failure(Unavailable("stopping").coded_message))) as triton, \
+            pytest.raises(Unavailable):
+        api.call(triton.url, "cancel", "mine")
