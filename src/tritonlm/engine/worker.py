@@ -6,7 +6,6 @@ ends when it is told to, or when the process that started it is gone.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -29,8 +28,8 @@ from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.engine.resources import ResourceWatch
 from tritonlm.errors import ServingError
 from tritonlm.logs import configure, fields
+from tritonlm.parent import end_with_parent
 
-PR_SET_PDEATHSIG = 1
 IDLE_POLL_MS = 500
 COMPILING_POLL_MS = 1
 STATS_INTERVAL_MS = 100
@@ -185,7 +184,8 @@ def report(line: str) -> None:
 def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> int:
     """Load the model, then serve; the reason of a failed load is left beside the socket."""
     endpoint = Endpoint(Path(sys.argv[1]))
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         config = ModelConfig(**json.loads(sys.argv[2]))
         configure(f"engine {sys.argv[3]}", config.log_format)
@@ -201,14 +201,6 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()
     return 0
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when the thread that started it ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.getppid() == 1:
-        sys.exit("the process that started the engine is gone")
 
 
 if __name__ == "__main__":

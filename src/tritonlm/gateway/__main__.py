@@ -5,23 +5,18 @@ SETTINGS are a JSON object, PID is the parent. Others use the command `tritonlm 
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import signal
 import sys
 
 from tritonlm.gateway.serving import prepare, run
 from tritonlm.gateway.settings import GatewaySettings
-
-PR_SET_PDEATHSIG = 1
+from tritonlm.parent import end_with_parent
 
 
 def main() -> None:
     """Serve until told to stop, or alone."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[2]):  # it was too late for that
-        return
+    end_with_parent(signal.SIGTERM, int(sys.argv[2]))
     settings = GatewaySettings(**json.loads(sys.argv[1]))
     run(settings, prepare(settings))
 

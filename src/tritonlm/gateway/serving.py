@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from tritonlm.errors import StartFailure
@@ -18,6 +20,7 @@ from tritonlm.gateway.app import create_app
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.metrics import FOLDER_VARIABLE
 from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.parent import end_with_parent
 
 BACKLOG = 4096
 
@@ -45,7 +48,7 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="tritonlm-gateway-") as folder:
         config = uvicorn.Config(
-            partial(create_app, settings, Path(folder)), factory=True, workers=settings.workers,
+            partial(_create_app, settings, Path(folder)), factory=True, workers=settings.workers,
             loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
             ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
             log_level="warning", access_log=False, server_header=False,
@@ -56,3 +59,11 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
         else:
             os.environ[FOLDER_VARIABLE] = folder
             Multiprocess(config, sockets=[listener]).run()
+
+
+def _create_app(settings: GatewaySettings, folder: Path) -> Starlette:
+    """The application of one process, which ends with the supervisor if it is one of several."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        end_with_parent(signal.SIGTERM, supervisor.pid)
+    return create_app(settings, folder)

@@ -15,6 +15,7 @@ import pytest
 import websockets
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk
+from tests.metrics import samples
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
@@ -96,17 +97,29 @@ async def test_workers_share_the_port_and_count_together():
 
             texts = await asyncio.gather(*(one() for _ in range(20)))
             assert all(text.rstrip().endswith("[DONE]") for text in texts)
-            async with http.get(f"{url}/metrics") as response:
-                page = await response.text()
-        name = 'tritonlm_gateway_requests_total{path="/v1/completions",status="200"}'
-        [line] = [line for line in page.splitlines() if line.startswith(name)]
-        assert float(line.rsplit(" ", 1)[1]) == 20
+        wanted = {"path": "/v1/completions", "status": "200"}
+        async with asyncio.timeout(20):  # a request counts when its answer has gone out
+            while (wanted, 20) not in await asyncio.to_thread(
+                    samples, f"{url}/metrics", "tritonlm_gateway_requests_total"):
+                await asyncio.sleep(0.05)
         children = psutil.Process(process.pid).children()
         assert len(children) >= 2
         process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.wait(), 20)
         psutil.wait_procs(children, 5)
         assert not any(child.is_running() for child in children)
+
+
+async def test_workers_end_with_a_killed_supervisor():
+    async with serve(slow) as server, started(
+            "--servers", server.url, "--workers", "2") as (process, _):
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        assert len(workers) >= 2
+        async with asyncio.timeout(20):
+            while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
+                      for worker in workers):
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(("options", "environ", "message"), [
