@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tritonlm.backend.task import TaskModel
 from tritonlm.contract import TEXT
-from tritonlm.encoders.config import EmbedConfig, from_triton
+from tritonlm.encoders.config import EmbedConfig
 from tritonlm.encoders.embedder import Embedder
 
 
@@ -15,7 +13,5 @@ class Embed(TaskModel):
 
     name = "embed"
     text_names = (TEXT.name,)
-
-    def load(self, args: Mapping[str, str]) -> Embedder:
-        """The task of the model's settings; raises `ServingError`."""
-        return Embedder(from_triton(EmbedConfig, args))
+    config = EmbedConfig
+    task = Embedder

@@ -5,7 +5,6 @@ Belongs to the sending thread, and costs the requests that run nothing.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ from typing import Any
 
 from tritonlm.backend.generation import Answer, Generation
 from tritonlm.backend.metrics import FrontEndMetrics
+from tritonlm.backend.request_log import RequestLog
 from tritonlm.backend.time_budget import TimeBudget
-from tritonlm.logs import fields
 from tritonlm.tracing import Stage, Tracer
-
-LOG = logging.getLogger(__name__)
 
 
 class Epilogue:
@@ -30,7 +27,7 @@ class Epilogue:
         self._model = model
         self._metrics = metrics
         self._tracer = tracer
-        self._logs_all = logs_all
+        self._log = RequestLog(model, logs_all)
 
     def tell(
         self, answer: Answer, outcome: str, reason: str, generation: Generation | None = None,
@@ -43,11 +40,8 @@ class Epilogue:
         self._metrics.observe("tritonlm_request_seconds", total_s)
         num_input = generation.num_prompt_tokens if generation else None
         num_output = generation.num_output_tokens if generation else None
-        if self._logs_all or outcome == "failed":
-            level = logging.WARNING if outcome == "failed" else logging.INFO
-            LOG.log(level, error or "request", extra=fields(
-                request_id=answer.request_id, model=self._model, outcome=outcome, reason=reason,
-                seconds=round(total_s, 4), input_tokens=num_input, output_tokens=num_output))
+        self._log.tell(answer.request_id, outcome, reason, total_s, error,
+                       input_tokens=num_input, output_tokens=num_output)
         if self._tracer is not None:
             stages = list(_stages(answer.budget, now_s)) if generation else []
             self._trace(self._tracer, answer, now_s, stages, error, {

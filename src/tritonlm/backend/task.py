@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,14 +10,17 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from tritonlm.backend.request_log import RequestLog
 from tritonlm.backend.task_metrics import TaskMetrics
-from tritonlm.backend.task_rows import row_lengths, split_rows, task_response
-from tritonlm.backend.tensors import error_response, request_parameters, request_tensors
+from tritonlm.backend.task_rows import Result, row_lengths, split_rows, task_responses
+from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.contract import NUM_INPUT_TOKENS, TASK_MODELS
+from tritonlm.encoders.config import TaskConfig, from_triton
 from tritonlm.encoders.inputs import parse_items, refuse_parameters
 from tritonlm.encoders.rows import Item
 from tritonlm.encoders.task import Task
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.logs import configure
 
 Parsed = tuple[dict[str, NDArray[Any]], list[Item]]
 """A request's tensors, and its items."""
@@ -27,34 +31,38 @@ class TaskModel:
 
     name: ClassVar[str]
     text_names: ClassVar[tuple[str, ...]]
-
-    def load(self, args: Mapping[str, str]) -> Task:
-        """The task of the model's settings; raises `ServingError`."""
-        raise NotImplementedError
+    config: ClassVar[type[TaskConfig]]
+    task: ClassVar[type[Any]]
+    """The `Task` that is made of such a config; may raise `ServingError`."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the checkpoint; one that does not fit fails the load of this model alone."""
         try:
-            self._task = self.load(args)
+            config = from_triton(self.config, args)
+            configure(args["model_instance_name"], config.log_format)
+            self._task: Task = self.task(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
         self._metrics = TaskMetrics(args["model_name"])
+        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
         """One response for each request: its outputs, or the error of its rows alone."""
+        began_s = time.monotonic()
+        results = self._results(requests)
+        self._metrics.show(self._task.runner.work)
+        self._log.tell_batch(requests, results, began_s)
+        return task_responses(TASK_MODELS[self.name], requests, results)
+
+    def _results(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[Result]:
         parsed = [self._parse(request) for request in requests]
         try:
-            results = self._compute([one for one in parsed if isinstance(one, tuple)])
+            results = iter(self._compute([one for one in parsed if isinstance(one, tuple)]))
         except Exception as error:
-            return [error_response(error) for _ in requests]
-        self._metrics.show(self._task.runner.work)
-        answers = iter(results)
-        model = TASK_MODELS[self.name]
-        return [task_response(model, next(answers) if isinstance(one, tuple) else one,
-                              request.requested_output_names())
-                for request, one in zip(requests, parsed, strict=True)]
+            return [error for _ in requests]
+        return [next(results) if isinstance(one, tuple) else one for one in parsed]
 
     def _parse(self, request: pb_utils.InferenceRequest) -> Parsed | InvalidArgument:
         tensors = request_tensors(request)
@@ -65,13 +73,11 @@ class TaskModel:
         except InvalidArgument as error:
             return error
 
-    def _compute(
-        self, requests: Sequence[Parsed]
-    ) -> list[dict[str, NDArray[Any]] | InvalidArgument]:
+    def _compute(self, requests: Sequence[Parsed]) -> list[Result]:
         rows = split_rows(self._task.encoder, [items for _, items in requests])
         good = [row for one in rows if isinstance(one, list) for row in one]
         vectors = self._task.runner.run(good) if good else np.empty((0, 0), np.float32)
-        results: list[dict[str, NDArray[Any]] | InvalidArgument] = []
+        results: list[Result] = []
         for (tensors, _), one in zip(requests, rows, strict=True):
             if isinstance(one, InvalidArgument):
                 results.append(one)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -14,6 +14,9 @@ from tritonlm.contract import Model
 from tritonlm.encoders.row_encoder import RowEncoder
 from tritonlm.encoders.rows import Item, Row
 from tritonlm.errors import InvalidArgument
+
+Result: TypeAlias = "dict[str, NDArray[Any]] | Exception"
+"""A request's outputs, or its error."""
 
 
 def split_rows(
@@ -34,12 +37,20 @@ def row_lengths(rows: Sequence[Row]) -> NDArray[np.int32]:
     return np.array([[row.ids.size] for row in rows], np.int32)
 
 
-def task_response(
-    model: Model, result: Mapping[str, NDArray[Any]] | InvalidArgument, requested: Sequence[str]
+def task_responses(
+    model: Model, requests: Sequence[pb_utils.InferenceRequest], results: Sequence[Result]
+) -> list[pb_utils.InferenceResponse]:
+    """Responses with those outputs of `model` that are requested, or with the errors."""
+    return [_response(model, request, result)
+            for request, result in zip(requests, results, strict=True)]
+
+
+def _response(
+    model: Model, request: pb_utils.InferenceRequest, result: Result
 ) -> pb_utils.InferenceResponse:
-    """The response with those outputs of `model` that are `requested`, or with the error."""
-    if isinstance(result, InvalidArgument):
-        return error_response(result)
+    if isinstance(result, Exception):
+        return error_response(result, request.request_id())
+    requested = request.requested_output_names()
     return pb_utils.InferenceResponse([
         pb_utils.Tensor(tensor.name, np.ascontiguousarray(result[tensor.name]))
         for tensor in model.outputs if tensor.name in requested])

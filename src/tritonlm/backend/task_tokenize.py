@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
 
-from tritonlm.backend.task_rows import row_lengths, split_rows, task_response
-from tritonlm.backend.tensors import error_response, request_parameters, request_tensors
+from tritonlm.backend.request_log import RequestLog
+from tritonlm.backend.task_rows import Result, row_lengths, split_rows, task_responses
+from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.contract import (
     DOCUMENT,
     NUM_INPUT_TOKENS,
@@ -20,11 +21,12 @@ from tritonlm.contract import (
     TOKEN_TYPE_IDS,
 )
 from tritonlm.encoders.checkpoint import Checkpoint
-from tritonlm.encoders.config import EmbedConfig, RerankConfig, from_triton
+from tritonlm.encoders.config import EmbedConfig, RerankConfig, TaskConfig, from_triton
 from tritonlm.encoders.inputs import parse_items, refuse_parameters
 from tritonlm.encoders.row_encoder import RowEncoder, pair_encoder
 from tritonlm.encoders.rows import Item, Row, pad
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.logs import configure
 
 
 class TaskTokenize:
@@ -32,31 +34,38 @@ class TaskTokenize:
 
     name: ClassVar[str]
     text_names: ClassVar[tuple[str, ...]]
+    config: ClassVar[type[TaskConfig]]
 
-    def load(self, args: Mapping[str, str]) -> RowEncoder:
-        """The tokenizer of the model's settings; raises `ServingError`."""
+    def load(self, checkpoint: Checkpoint) -> RowEncoder:
+        """The tokenizer of a checkpoint; raises `ServingError`."""
         raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the tokenizer."""
         try:
-            self._encoder = self.load(args)
+            config = from_triton(self.config, args)
+            configure(args["model_instance_name"], config.log_format)
+            self._encoder = self.load(Checkpoint(config))
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
+        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
         """One response for each request: its rows, or the error of one of them."""
+        began_s = time.monotonic()
+        results = self._results(requests)
+        self._log.tell_batch(requests, results, began_s)
+        return task_responses(TASK_MODELS[self.name], requests, results)
+
+    def _results(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[Result]:
         parsed = [self._parse(request) for request in requests]
         try:
             rows = iter(split_rows(self._encoder, [one for one in parsed if isinstance(one, list)]))
+            return [_outputs(next(rows) if isinstance(one, list) else one) for one in parsed]
         except Exception as error:
-            return [error_response(error) for _ in requests]
-        model = TASK_MODELS[self.name]
-        return [task_response(model, _outputs(next(rows) if isinstance(one, list) else one),
-                              request.requested_output_names())
-                for request, one in zip(requests, parsed, strict=True)]
+            return [error for _ in requests]
 
     def _parse(self, request: pb_utils.InferenceRequest) -> list[Item] | InvalidArgument:
         try:
@@ -71,10 +80,11 @@ class EmbedTokenize(TaskTokenize):
 
     name = "embed_tokenize"
     text_names = (TEXT.name,)
+    config = EmbedConfig
 
-    def load(self, args: Mapping[str, str]) -> RowEncoder:
-        """The tokenizer of the model's settings; raises `ServingError`."""
-        return RowEncoder(Checkpoint(from_triton(EmbedConfig, args)))
+    def load(self, checkpoint: Checkpoint) -> RowEncoder:
+        """The tokenizer of a checkpoint; raises `ServingError`."""
+        return RowEncoder(checkpoint)
 
 
 class RerankTokenize(TaskTokenize):
@@ -82,13 +92,14 @@ class RerankTokenize(TaskTokenize):
 
     name = "rerank_tokenize"
     text_names = (QUERY.name, DOCUMENT.name)
+    config = RerankConfig
 
-    def load(self, args: Mapping[str, str]) -> RowEncoder:
-        """The tokenizer of the model's settings; raises `ServingError`."""
-        return pair_encoder(Checkpoint(from_triton(RerankConfig, args)))
+    def load(self, checkpoint: Checkpoint) -> RowEncoder:
+        """The tokenizer of a checkpoint; raises `ServingError`."""
+        return pair_encoder(checkpoint)
 
 
-def _outputs(rows: list[Row] | InvalidArgument) -> dict[str, NDArray[Any]] | InvalidArgument:
+def _outputs(rows: list[Row] | InvalidArgument) -> Result:
     if isinstance(rows, InvalidArgument):
         return rows
     padded = pad(rows, pad_id=0)

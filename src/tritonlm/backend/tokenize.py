@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from tritonlm.backend.request_log import RequestLog
 from tritonlm.backend.tensors import (
     error_response,
     model_response,
@@ -21,8 +24,10 @@ from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
 
 MODEL = MODELS["tokenize"]
+INPUT_IDS = MODEL.outputs[0].name
 NO_PROMPT = Prompt(ids=np.zeros(1, np.int32))
 """What a request to cancel hands on: an id that nobody reads."""
+Result: TypeAlias = "dict[str, NDArray[np.int32]] | Exception"
 
 
 class Tokenize:
@@ -36,22 +41,24 @@ class Tokenize:
             self._encoder = Encoder(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
+        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
         """One response for each request: ids [1, n], or the error of its prompt alone."""
+        began_s = time.monotonic()
         try:
             results = self._encode([_read_prompt(request) for request in requests])
         except Exception as error:
-            return [error_response(error) for _ in requests]
+            results = [error for _ in requests]
+        self._log.tell_batch(requests, results, began_s)
         return [_response(*pair) for pair in zip(requests, results, strict=True)]
 
-    def _encode(
-        self, prompts: Sequence[Prompt | InvalidArgument]
-    ) -> list[NDArray[np.int32] | InvalidArgument]:
-        results = iter(self._encoder.encode_batch([p for p in prompts if isinstance(p, Prompt)]))
-        return [next(results) if isinstance(p, Prompt) else p for p in prompts]
+    def _encode(self, prompts: Sequence[Prompt | InvalidArgument]) -> list[Result]:
+        ids = iter(self._encoder.encode_batch([p for p in prompts if isinstance(p, Prompt)]))
+        results = [next(ids) if isinstance(p, Prompt) else p for p in prompts]
+        return [one if isinstance(one, Exception) else {INPUT_IDS: one} for one in results]
 
 
 def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | InvalidArgument:
@@ -64,8 +71,8 @@ def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | InvalidArgument
 
 
 def _response(
-    request: pb_utils.InferenceRequest, result: NDArray[np.int32] | InvalidArgument
+    request: pb_utils.InferenceRequest, result: Result
 ) -> pb_utils.InferenceResponse:
-    if isinstance(result, InvalidArgument):
-        return error_response(result)
-    return model_response(MODEL, {"input_ids": result}, request.requested_output_names())
+    if isinstance(result, Exception):
+        return error_response(result, request.request_id())
+    return model_response(MODEL, result, request.requested_output_names())

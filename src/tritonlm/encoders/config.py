@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from tritonlm.config import DEVICES, DTYPES, parse_settings, require, triton_parameters
+from tritonlm.config import (
+    DEVICES,
+    DTYPES,
+    ENV_PREFIX,
+    parse_settings,
+    require,
+    triton_parameters,
+)
+from tritonlm.logs import FORMS
 
 POOLINGS = ("auto", "mean", "cls", "last")
 ACTIVATIONS = ("auto", "sigmoid", "none")
 SWITCHES = ("auto", "true", "false")
+LOG_SETTINGS = ("log_format", "request_log")
 PLACES = ("{query}", "{document}")
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")
 CLASSIFIER_HEAD = "ForSequenceClassification"
@@ -55,11 +65,17 @@ class TaskConfig:
     """Tokens that are computed together, padding included; more become several batches."""
     truncate: bool = False
     """true or false: cut what is longer than max_model_len, instead of refusing it."""
+    log_format: str = "text"
+    """text or json: lines of log for people, or JSON objects."""
+    request_log: bool = False
+    """true or false: a line of log for each request; without it, for those that fail."""
 
     def __post_init__(self) -> None:
         require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         require("device", self.device, self.device in DEVICES, f"one of {', '.join(DEVICES)}")
         require("dtype", self.dtype, self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        require("log_format", self.log_format, self.log_format in FORMS,
+                f"one of {', '.join(FORMS)}")
         for name in ("max_model_len", "max_batch_tokens"):
             value = getattr(self, name)
             require(name, value, value is None or value > 0, "more than 0")
@@ -132,8 +148,14 @@ def misfit(task: str, architectures: Sequence[str]) -> str | None:
 
 
 def from_triton(kind: type[C], args: Mapping[str, str]) -> C:
-    """Settings of the model whose `initialize` got `args`."""
-    config: C = parse_settings(kind, triton_parameters(args))
+    """Settings of the model whose `initialize` got `args`.
+
+    Those of the log may be in the environment, as the language model's, and no others: they differ.
+    """
+    variables = {name: ENV_PREFIX + name.upper() for name in LOG_SETTINGS}
+    texts = {name: os.environ[variable] for name, variable in variables.items()
+             if variable in os.environ}
+    config: C = parse_settings(kind, texts | triton_parameters(args))
     return config
 
 

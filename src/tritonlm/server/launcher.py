@@ -56,7 +56,7 @@ def prepare(settings: ServerSettings, config: ModelConfig) -> Launch:
     """
     settings = _with_ports(settings)
     folder = checkpoint.resolve(config.model, config.revision)
-    tasks = task_models.chosen(settings, config.device)
+    tasks = task_models.chosen(settings, config)
     config = replace(config, model=str(folder), revision=None)
     return Launch(settings, _of_server(config, settings), _checked_runtime(settings), tasks)
 

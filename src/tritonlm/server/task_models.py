@@ -6,25 +6,29 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from tritonlm.config import parse_settings
-from tritonlm.encoders.config import CONFIGS, TaskConfig
+from tritonlm.config import ModelConfig, parse_settings
+from tritonlm.encoders.config import CONFIGS, LOG_SETTINGS, TaskConfig
 from tritonlm.errors import InvalidArgument, from_code
 from tritonlm.server import checkpoint
 from tritonlm.server.settings import ServerSettings
 
+SHARED = ("device", *LOG_SETTINGS)
 
-def chosen(settings: ServerSettings, device: str) -> tuple[TaskConfig, ...]:
+
+def chosen(settings: ServerSettings, beside: ModelConfig) -> tuple[TaskConfig, ...]:
     """Settings of each task that has a model, its checkpoint found and checked.
 
-    `device` is the language model's, and theirs unless they say another. Raises
-    `InvalidArgument`.
+    What `SHARED` names is as with the language model `beside` them, unless they say another.
+    Raises `InvalidArgument`.
     """
+    all_texts = beside.to_parameters()
+    shared = {name: all_texts[name] for name in SHARED if name in all_texts}
     tasks = []
     for task in CONFIGS:
         model = getattr(settings, f"{task}_model")
         texts = _texts(f"{task}_settings", getattr(settings, f"{task}_settings"))
         if model is not None:
-            tasks.append(_complete(task, {"device": device} | texts | {"model": model}))
+            tasks.append(_complete(task, shared | texts | {"model": model}))
     return tuple(tasks)
 
 

@@ -16,19 +16,22 @@ from tritonlm.backend.classify import Classify
 from tritonlm.backend.embed import Embed
 from tritonlm.backend.task_metrics import COUNTERS
 from tritonlm.backend.task_tokenize import EmbedTokenize
+from tritonlm.logs import JSON_START
 
 
 def start(model, folder, **parameters):
     texts = {"model": str(folder), "device": "cpu", **parameters}
     config = {"parameters": {name: {"string_value": text} for name, text in texts.items()}}
     pb_utils.MetricFamily.families.clear()
-    model.initialize({"model_name": "embed", "model_config": json.dumps(config)})
+    model.initialize({"model_name": "embed", "model_instance_name": "embed_0_0",
+                      "model_config": json.dumps(config)})
     return model
 
 
-def request(*texts, outputs=("embedding",), **tensors):
+def request(*texts, outputs=("embedding",), request_id="", **tensors):
     column = np.array([[text.encode()] for text in texts], np.object_)
-    return pb_utils.InferenceRequest({"text_input": column, **tensors}, outputs=outputs)
+    return pb_utils.InferenceRequest({"text_input": column, **tensors}, outputs=outputs,
+                                     request_id=request_id)
 
 
 def shown(field):
@@ -68,6 +71,38 @@ def test_a_bad_request_does_not_harm_the_others_of_its_batch(tmp_path):
     for message, said in zip(messages, ("num_input_tokens: ", "inputs: 'text_input and input_ids'",
                                         "dimensions: [99]", "text_input[0]: "), strict=True):
         assert message.startswith(f"INVALID_ARG: {said}")
+
+
+def lines_of_log(capsys):
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()
+            if line.startswith(JSON_START)]
+
+
+@pytest.mark.parametrize("kind", [Embed, EmbedTokenize])
+def test_requests_are_logged_by_their_ids(tmp_path, capsys, kind):
+    model = start(kind(), save_embedder(tmp_path), log_format="json", request_log="true")
+    model.execute([request("on", request_id="a", outputs=["num_input_tokens"]),
+                   request("on", "word " * 99, request_id="c")])
+    told = {line["request_id"]: line for line in lines_of_log(capsys)}
+    assert {line["process"] for line in told.values()} == {"embed_0_0"}
+    assert (told["a"]["outcome"], told["a"]["model"]) == ("finished", "embed")
+    assert told["a"]["input_tokens"] > 0
+    assert (told["c"]["outcome"], told["c"]["reason"]) == ("refused", "invalid_arg")
+    assert told["c"]["message"].startswith("num_input_tokens: ")
+
+
+def test_without_request_log_only_what_fails_is_logged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TRITONLM_LOG_FORMAT", "json")
+    model = start(Embed(), save_embedder(tmp_path))
+    model.execute([request("on", request_id="a"), request("on", "word " * 99, request_id="b")])
+    assert lines_of_log(capsys) == []
+    monkeypatch.setattr(model, "_compute", lambda requests: 1 / 0)
+    [failed] = model.execute([request("on", request_id="c")])
+    assert failed.error().message() == "INTERNAL: internal error; the server's log says more"
+    bug, ended = sorted(lines_of_log(capsys), key=lambda line: "outcome" in line)
+    assert "ZeroDivisionError" in bug["exception"]
+    assert (ended["outcome"], ended["reason"], ended["level"]) == ("failed", "internal", "warning")
+    assert bug["request_id"] == ended["request_id"] == "c"
 
 
 def test_a_checkpoint_that_does_not_fit_fails_the_load_with_the_reason(tmp_path):

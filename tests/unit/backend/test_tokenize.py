@@ -24,7 +24,7 @@ def args(tmp_path_factory):
 def arguments(folder):
     parameters = {"model": {"string_value": str(folder)}}
     return {"model_config": json.dumps({"parameters": parameters}),
-            "model_instance_name": "it_0"}
+            "model_name": "it", "model_instance_name": "it_0"}
 
 
 def start(model, args):

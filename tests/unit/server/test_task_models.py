@@ -3,6 +3,7 @@ from google.protobuf import text_format
 from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
 from tritonclient.grpc import model_config_pb2
 
+from tritonlm.config import ModelConfig
 from tritonlm.encoders.config import EmbedConfig, RerankConfig
 from tritonlm.errors import ServingError
 from tritonlm.server import repository, task_models
@@ -10,7 +11,7 @@ from tritonlm.server.settings import ServerSettings
 
 
 def test_without_models_there_are_no_tasks(tmp_path):
-    assert task_models.chosen(ServerSettings(), "cpu") == ()
+    assert task_models.chosen(ServerSettings(), ModelConfig(device="cpu")) == ()
     assert repository.render_tasks(tmp_path, ()) == []
     assert not list(tmp_path.iterdir())
 
@@ -21,10 +22,16 @@ def test_a_task_has_its_checkpoint_its_settings_and_the_servers_device(tmp_path)
         embed_settings='{"pooling": "cls", "normalize": false, "max_model_len": 32}',
         rerank_model=str(save_cross_encoder(tmp_path / "rerank")),
         rerank_settings='{"device": "auto"}')
-    assert task_models.chosen(settings, "cpu") == (
+    assert task_models.chosen(settings, ModelConfig(device="cpu")) == (
         EmbedConfig(model=str(tmp_path / "embed"), device="cpu", pooling="cls",
                     normalize="false", max_model_len=32),
         RerankConfig(model=str(tmp_path / "rerank"), device="auto"))
+
+
+def test_a_task_logs_as_the_language_model_does(tmp_path):
+    settings = ServerSettings(embed_model=str(save_embedder(tmp_path / "embed")))
+    [task] = task_models.chosen(settings, ModelConfig(log_format="json", request_log=True))
+    assert (task.log_format, task.request_log) == ("json", True)
 
 
 def test_the_models_of_a_task_get_its_settings(tmp_path):
@@ -55,5 +62,5 @@ def test_what_cannot_be_served_is_named(tmp_path, field, value, message):
              "classify_model": str(save_classifier(tmp_path / "classify"))}
     value = str(tmp_path / value) if value == "embed" else value
     with pytest.raises(ServingError) as caught:
-        task_models.chosen(ServerSettings(**given | {field: value}), "cpu")
+        task_models.chosen(ServerSettings(**given | {field: value}), ModelConfig())
     assert caught.value.message.startswith(message)
