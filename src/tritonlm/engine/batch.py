@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from tritonlm.engine.table import RequestTable
 
 Int32 = NDArray[np.int32]
+Places = NDArray[np.intp]
 PENDING = -1
+NO_PLACES: Places = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,17 @@ class Batch:
     """[n, most blocks of any request]; what lies behind a request's own blocks is undefined."""
     num_decodes: int
     """Requests with exactly one new token."""
-    sampled: NDArray[np.intp]
+    sampled: Places
     """Which of the n requests get a new token: those whose last known token is in this step."""
+    asked: Places
+    """Which of the T tokens are followed by a prompt token whose probability is asked for."""
+
+    @cached_property
+    def last_places(self) -> Places:
+        """Which of the T tokens are the last of `sampled`."""
+        if self.num_decodes == self.rows.size:
+            return self.sampled
+        return (self.query_starts[1:][self.sampled] - 1).astype(np.intp)
 
     @cached_property
     def query_starts(self) -> Int32:
@@ -73,4 +84,13 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
         block_tables=table.block_tables[rows, : table.blocks_for(int(context_lens.max()))],
         num_decodes=int(np.count_nonzero(is_single)),
         sampled=np.flatnonzero(context_lens == table.num_tokens[rows]),
+        asked=_asked(table, rows, num_new, positions),
     )
+
+
+def _asked(table: RequestTable, rows: Int32, num_new: Int32, positions: Int32) -> Places:
+    is_asked = table.sampling.num_prompt_logprobs[rows] >= 0
+    if not is_asked.any():
+        return NO_PLACES
+    num_prompt = np.repeat(np.where(is_asked, table.num_prompt[rows], 0), num_new)
+    return np.flatnonzero(positions + 1 < num_prompt)

@@ -16,11 +16,10 @@ from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.paged import PagedAttention
 from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache
-from tritonlm.engine.choosing import NO_PLACES, Places, choose, last_places
+from tritonlm.engine.choosing import choose
 from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.drawing import draw
 from tritonlm.engine.loading import LoadedModel
-from tritonlm.engine.logprobs import prompt_places
 from tritonlm.engine.step_inputs import StepBuffer, StepInputs
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
@@ -126,10 +125,9 @@ class CudaRunner:
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Launched:
         """Start `batch` after what was launched before."""
-        places = prompt_places(batch, self._table)
-        graph = None if places.size else self._find_graph(batch)
+        graph, num_asked = self._find_graph(batch), batch.asked.size
         if graph is None:
-            computed = self._run(batch, places)
+            computed = self._run(batch)
         else:
             graph.buffer.fill(batch)
             graph.graph.replay()
@@ -137,14 +135,14 @@ class CudaRunner:
         rows = batch.rows[batch.sampled]
         others = np.flatnonzero(~self._table.sampling.is_drawable[rows])
         drawn = computed.drawn[: rows.size]
-        if not others.size and not places.size:
+        if not others.size and not num_asked:
             return self._read_back(drawn, ())
         # What the kernel cannot draw is chosen here, beside the graph.
         rest = replace(batch, sampled=batch.sampled[others])
-        wanted = np.concatenate((np.arange(places.size), places.size + others))
-        newest = computed.token_ids[self._to_device(last_places(rest))]
+        wanted = np.concatenate((np.arange(num_asked), num_asked + others))
+        newest = computed.token_ids[self._to_device(rest.last_places)]
         logits = computed.logits[self._to_device(wanted)].float()
-        chosen = choose(logits, rest, self._table, places, newest)
+        chosen = choose(logits, rest, self._table, newest)
         drawn[self._to_device(others)] = chosen.token_ids.int()
         self._last_token[self._to_device(rows[others]).long()] = chosen.token_ids.int()
         return self._read_back(drawn, chosen.logprobs)
@@ -152,14 +150,14 @@ class CudaRunner:
     @torch.inference_mode()
     def logits(self, batch: Batch) -> torch.Tensor:
         """What the model predicts after the last token of each of `batch.sampled`, float32."""
-        return self._run(batch, NO_PLACES).logits[: batch.sampled.size].float()
+        return self._run(batch).logits[: batch.sampled.size].float()
 
-    def _run(self, batch: Batch, places: Places) -> _Computed:
-        """Compute any batch, with the logits after its tokens `places` in front."""
+    def _run(self, batch: Batch) -> _Computed:
+        """Compute any batch, with the logits after its tokens `asked` in front."""
         self._mixed.fill(batch)
         inputs = self._mixed.inputs(max(batch.token_ids.size, 2), max(self._max_requests, 2),
                                     is_decode=False)
-        return self._compute(inputs, self._to_device(places) if places.size else None)
+        return self._compute(inputs, self._to_device(batch.asked) if batch.asked.size else None)
 
     def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
         """Run the model and draw, with the logits after the tokens `places` in front of others."""
@@ -181,9 +179,10 @@ class CudaRunner:
         return Launched(host_tokens, is_done, logprobs)
 
     def _find_graph(self, batch: Batch) -> _Graph | None:
-        if batch.num_decodes < batch.rows.size or batch.sampled.size < batch.rows.size:
+        num_requests = batch.rows.size
+        if batch.asked.size or not batch.num_decodes == batch.sampled.size == num_requests:
             return None
-        return next((graph for graph in self._graphs if graph.size >= batch.rows.size), None)
+        return next((graph for graph in self._graphs if graph.size >= num_requests), None)
 
     def _capture(self, size: int, pool: Any) -> _Graph:
         buffer = self._make_buffer(size, size)

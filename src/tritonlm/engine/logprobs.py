@@ -16,20 +16,10 @@ SLICE_TOKENS = 256
 """How many distributions are normalised at once: each takes the size of the vocabulary."""
 
 
-def prompt_places(batch: Batch, table: RequestTable) -> NDArray[np.intp]:
-    """Which of the T tokens are followed by a prompt token whose probability is asked for."""
-    is_asked = table.sampling.num_prompt_logprobs[batch.rows] >= 0
-    if not is_asked.any():
-        return np.zeros(0, np.intp)
-    num_prompt = np.repeat(np.where(is_asked, table.num_prompt[batch.rows], 0), batch.num_new)
-    return np.flatnonzero(batch.positions + 1 < num_prompt)
-
-
-def prompt_logprobs(
-    logits: torch.Tensor, batch: Batch, table: RequestTable, places: NDArray[np.intp]
-) -> TokenLogprobs:
-    """Of the prompt tokens that follow `places`, n > 0; there the model says `logits`, [n, V]."""
-    rows, positions = np.repeat(batch.rows, batch.num_new)[places], batch.positions[places] + 1
+def prompt_logprobs(logits: torch.Tensor, batch: Batch, table: RequestTable) -> TokenLogprobs:
+    """Of the tokens that follow `batch.asked`, n > 0; there the model says `logits`, [n, V]."""
+    rows = np.repeat(batch.rows, batch.num_new)[batch.asked]
+    positions = batch.positions[batch.asked] + 1
     token_ids = torch.from_numpy(table.token_ids[rows, positions]).to(logits.device)
     count = int(table.sampling.num_prompt_logprobs[rows].max())
     return TokenLogprobs(rows, positions, *_measure(logits, token_ids, count))

@@ -13,9 +13,8 @@ from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.attention.reference import ReferenceAttention
 from tritonlm.engine.batch import Batch
 from tritonlm.engine.cache import KVCache, bytes_per_slot
-from tritonlm.engine.choosing import NO_PLACES, Places, choose, last_places
+from tritonlm.engine.choosing import choose
 from tritonlm.engine.loading import LoadedModel
-from tritonlm.engine.logprobs import prompt_places
 from tritonlm.engine.step_runner import FinishedStep
 from tritonlm.engine.table import RequestTable
 from tritonlm.errors import InvalidArgument
@@ -43,21 +42,20 @@ class Runner:
         """Compute `batch`, whose requests are those of `table`."""
         if table.sampling.is_plain[batch.rows].all():
             return FinishedStep(self.logits(batch).argmax(dim=-1).int().cpu().numpy())
-        places = prompt_places(batch, table)
-        logits = self.logits(batch, places)
-        newest = torch.from_numpy(batch.token_ids[last_places(batch)]).to(logits.device).long()
-        chosen = choose(logits, batch, table, places, newest)
+        logits = self.logits(batch)
+        newest = torch.from_numpy(batch.token_ids[batch.last_places]).to(logits.device).long()
+        chosen = choose(logits, batch, table, newest)
         return FinishedStep(chosen.token_ids.int().cpu().numpy(), chosen.logprobs)
 
     @torch.inference_mode()
-    def logits(self, batch: Batch, places: Places = NO_PLACES) -> torch.Tensor:
+    def logits(self, batch: Batch) -> torch.Tensor:
         """What the model predicts, float32 [n + m, V].
 
-        After `places`, [n] of the T tokens; then after the last token of each of `batch.sampled`.
+        After the n tokens `batch.asked`; then after the last token of each of `batch.sampled`.
         """
         model, device = self._model, self._model.device
         attention = ReferenceAttention(batch, self._cache, self._block_size, device)
-        wanted = self._wanted(batch, places)
+        wanted = self._wanted(batch)
         can_choose = wanted is not None and wanted.numel() and self._can_choose_logits
         kept = {"logits_to_keep": wanted} if can_choose else {}
         with use_attention(attention):
@@ -69,11 +67,11 @@ class Runner:
             ).logits[0]
         return (logits if wanted is None or kept else logits[wanted]).float()
 
-    def _wanted(self, batch: Batch, places: Places) -> torch.Tensor | None:
+    def _wanted(self, batch: Batch) -> torch.Tensor | None:
         """The tokens whose logits are wanted; None if these are all, in their order."""
         if batch.sampled.size == batch.token_ids.size:
             return None
-        wanted = np.concatenate((places, last_places(batch)))
+        wanted = np.concatenate((batch.asked, batch.last_places))
         return torch.from_numpy(wanted).to(self._model.device)
 
 

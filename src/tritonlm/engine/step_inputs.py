@@ -10,7 +10,6 @@ import torch
 
 from tritonlm.engine.attention.paged import PagedInputs
 from tritonlm.engine.batch import Batch
-from tritonlm.engine.choosing import last_places
 from tritonlm.engine.drawing import DrawOptions
 from tritonlm.engine.sampling_columns import NUM_DRAW_WORDS
 from tritonlm.engine.table import RequestTable
@@ -113,7 +112,7 @@ class StepBuffer:
     def _fill_requests(self, columns: dict[str, Any], batch: Batch) -> None:
         num_requests, num_drawn = batch.rows.size, batch.sampled.size
         rows = batch.rows[batch.sampled]
-        columns["places"][:num_drawn] = last_places(batch)
+        columns["places"][:num_drawn] = batch.last_places
         columns["places"][num_drawn:] = 0
         columns["rows"][:num_drawn] = rows
         columns["rows"][num_drawn:] = self._table.num_rows
