@@ -8,17 +8,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+from tests.drills.processes import has_ended
 from tritonlm.server import processes, run_directory
 
+Value = TypeVar("Value")
 TRITONLM = str(Path(sys.executable).parent / "tritonlm")
 SMALL = ["--device", "cpu", "--kv-cache-gib", "0.1", "--front-ends", "1"]
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 ANNOUNCED = "Ctrl-C stops the server"
+START_TIMEOUT_S = 100
 END_TIMEOUT_S = 60
 
 
@@ -35,7 +40,7 @@ class Serve:
 
     @property
     def is_running(self) -> bool:
-        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        return not has_ended(self._process)
 
     @property
     def http_url(self) -> str:
@@ -47,36 +52,52 @@ class Serve:
 
     def wait_for(self, text: str, number: int = 1) -> None:
         """Return when `text` has been said `number` times."""
-        while self.output.count(text) < number:
+        self.wait_until(lambda: self.output.count(text) >= number)
+
+    def wait_until(self, read: Callable[[], Value]) -> Value:
+        """What `read` gives once that is anything: while the server runs, and before long."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not (found := read()):
             assert self.is_running, self.output
+            assert time.monotonic() < deadline_s, self.output
             time.sleep(0.05)
+        return found
 
     def tritonserver(self) -> psutil.Process:
         """The server's process, once it is there."""
-        while self.is_running:
-            for child in self._process.children():
-                with suppress(psutil.NoSuchProcess):  # one that was only there to look
-                    if processes.RUN_DIR_VARIABLE in child.environ():
-                        return child
-            time.sleep(0.05)
-        raise AssertionError(self.output)
+        return self.wait_until(self._tritonservers)[0]
 
     def stub(self, model: str) -> psutil.Process:
         """A process of a model."""
-        return next(child for child in self.tritonserver().children()
-                    if f"/{model}/" in child.cmdline()[1])
+        server = self.tritonserver()
+        return next(process for process in processes.find(self.run_dir())
+                    if process.ppid() == server.pid and f"/{model}/" in process.cmdline()[1])
 
     def run_dir(self) -> Path:
         return Path(self.tritonserver().environ()[processes.RUN_DIR_VARIABLE])
 
     def end(self, *signals: signal.Signals) -> int:
-        """Send `signals`, and give the exit code."""
+        """Send `signals`, and give the exit code; what does not end by them is killed."""
         for number in signals:
             self._process.send_signal(number)
             time.sleep(0.5)
-        code = self._process.wait(END_TIMEOUT_S)
+        try:
+            code = self._process.wait(END_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            self._process.kill()  # its reaper ends the others
+            raise
         self._reader.join(END_TIMEOUT_S)
         return code
+
+    def _tritonservers(self) -> list[psutil.Process]:
+        """Its only child in a run's environment, once it is there."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # one that is gone already
+                if (process.ppid() == self.pid
+                        and processes.RUN_DIR_VARIABLE in process.environ()):
+                    found.append(process)
+        return found
 
     def _read(self) -> None:
         for line in self._process.stdout:
@@ -84,7 +105,7 @@ class Serve:
 
 
 def assert_nothing_is_left(run_dir: Path) -> None:
-    deadline_s = time.monotonic() + 15
+    deadline_s = time.monotonic() + END_TIMEOUT_S
     while run_dir.exists() and time.monotonic() < deadline_s:  # a killed launcher does not wait
         time.sleep(0.1)
     assert not run_dir.exists()

@@ -1,4 +1,4 @@
-"""The processes of a server that drills strike."""
+"""Processes that tests strike, and whether they are gone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,32 @@ import psutil
 from tritonlm.server import processes
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more, though nobody may have taken note of its end yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def engines(run_dir: Path) -> list[psutil.Process]:
+    """The real engines of a run."""
+    return [process for process in processes.find(run_dir)
+            if "tritonlm.engine.worker" in _command(process)]
+
+
 def echo_engines(run_dir: Path) -> dict[int, psutil.Process]:
     """The engines of a run, by their number."""
-    engines = {}
+    found = {}
     for process in processes.find(run_dir):
-        try:
-            command = process.cmdline()
-        except psutil.NoSuchProcess:
-            continue
+        command = _command(process)
         if "tests.fakes.echo_engine" in command:
-            engines[int(command[-1])] = process
-    return engines
+            found[int(command[-1])] = process
+    return found
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -19,7 +19,7 @@ from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.messages import Cancel, CancelById, CancelReply, Ready, Stats, Submit
 
 LIMITS = Ready(100, 100)
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 decode = msgspec.msgpack.Decoder(list[messages.ToEngine]).decode
 
 

@@ -11,6 +11,7 @@ from tritonlm.backend import server_watch
 from tritonlm.backend.server_watch import ServerWatch
 
 INTERVAL_S = 0.01
+LIMIT_S = 60
 READY, NOT_READY, BROKEN = 200, 400, 500
 
 
@@ -27,7 +28,7 @@ class Triton(ThreadingHTTPServer):
 
     def wait_for_answers(self, number=4):
         for _ in range(number):
-            assert self.num_answers.acquire(timeout=10)
+            assert self.num_answers.acquire(timeout=LIMIT_S)
 
     def close(self):
         self.shutdown()
@@ -98,16 +99,16 @@ def test_a_model_that_is_unloaded_ends(triton, ended):
     triton.wait_for_answers()
     assert not ended.is_set()
     triton.status = NOT_READY
-    assert ended.wait(10)
+    assert ended.wait(LIMIT_S)
     assert triton.ends == [True]
 
 
 def test_a_server_that_stops_after_an_unload_is_told_too(triton, ended):
     triton.watch.ensure_started()
-    assert ended.wait(10)
+    assert ended.wait(LIMIT_S)
     ended.clear()
     triton.close()
-    assert ended.wait(10)
+    assert ended.wait(LIMIT_S)
     assert triton.ends == [True, False]
 
 
@@ -116,7 +117,7 @@ def test_a_server_that_closes_its_port_ends(triton, ended):
     triton.watch.ensure_started()
     triton.wait_for_answers()
     triton.close()
-    assert ended.wait(10)
+    assert ended.wait(LIMIT_S)
 
 
 def test_a_server_in_trouble_does_not_end(triton, ended):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvicorn
+from tests.drills.waiting import until
 from tests.fakes.many_requests_triton import serve
 
 from tritonlm.gateway.app import create_app
@@ -20,8 +21,7 @@ async def running(settings, shared):
                             lifespan="on", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
+    await until(lambda: server.started or serving.done(), "not started")
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}"

@@ -59,7 +59,7 @@ async def served():
                     lifespan=lifespan)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
     serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started, "not started")
+    await until(lambda: server.started or serving.done(), "not started")
     embeddings.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/e"
     yield embeddings
     server.should_exit = True

@@ -7,9 +7,12 @@ import time
 import aiohttp
 import pytest
 import websockets
+from tests.drills.waiting import until
 from tests.fakes.triton_service import chunk
 
 LIMIT_S = 0.2
+NUM_TRIES = 5
+"""A machine that is busy is late now and then; a gateway that does not look is late each time."""
 CHAT = {"model": "generate", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -22,10 +25,20 @@ async def hang(request, send):
 
 async def cancelled_after_s(server, num_requests):
     start_s = time.monotonic()
-    while len(server.cancelled) < num_requests:
-        assert time.monotonic() < start_s + 5
-        await asyncio.sleep(0.001)
+    await until(lambda: len(server.cancelled) >= num_requests, "it is not cancelled")
     return time.monotonic() - start_s
+
+
+async def assert_noticed_in_time(gateway, leave, num_requests):
+    """`leave(url, server)` sends so many requests and goes away."""
+    took_s = []
+    for _ in range(NUM_TRIES):
+        async with gateway(hang) as (url, server):
+            await leave(url, server)
+            took_s.append(await cancelled_after_s(server, num_requests))
+        if took_s[-1] < LIMIT_S:
+            return
+    pytest.fail(f"noticed after {took_s} s")
 
 
 @pytest.mark.parametrize(("path", "body"), [
@@ -35,51 +48,50 @@ async def cancelled_after_s(server, num_requests):
     ("/generate_stream", {"text_input": "a"}),
 ])
 async def test_http(gateway, path, body):
-    async with gateway(hang) as (url, server):
+    num_requests = len(body["prompt"]) if "prompt" in body else 1
+
+    async def leave(url, server):
         reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
         data = json.dumps(body).encode()
         writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n\r\n"
                      .encode() + data)
-        num_requests = len(body["prompt"]) if "prompt" in body else 1
-        while len(server.requests) < num_requests:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(server.requests) == num_requests, "no request")
         if body.get("stream"):
             await reader.readuntil(b"data: ")
         writer.close()
-        assert await cancelled_after_s(server, num_requests) < LIMIT_S
+
+    await assert_noticed_in_time(gateway, leave, num_requests)
+
+
+async def send_and_hear(url, query, *request_ids):
+    """An open connection on which each request has had its first piece."""
+    socket = await websockets.connect(f"ws{url.removeprefix('http')}/ws{query}")
+    for request_id in request_ids:
+        await socket.send(json.dumps({"type": "generate", "id": request_id, "text_input": "Hi"}))
+    for _ in range(1 + len(request_ids)):  # the session is told first
+        await socket.recv()
+    return socket
 
 
 async def test_websocket(gateway):
-    async with gateway(hang) as (url, server):
-        async with websockets.connect(f"ws{url.removeprefix('http')}/ws") as socket:
-            for request_id in "abc":
-                await socket.send(json.dumps(
-                    {"type": "generate", "id": request_id, "text_input": "Hi"}))
-            for _ in range(4):
-                await socket.recv()
-            socket.transport.abort()
-        assert await cancelled_after_s(server, 3) < LIMIT_S
+    async def leave(url, _):
+        (await send_and_hear(url, "", *"abc")).transport.abort()
+
+    await assert_noticed_in_time(gateway, leave, 3)
 
 
 async def test_a_window_that_has_passed_ends_a_session(gateway):
     async with gateway(hang) as (url, server):
-        async with websockets.connect(f"ws{url.removeprefix('http')}/ws?window_s=1") as socket:
-            await socket.send(json.dumps({"type": "generate", "id": "a", "text_input": "Hi"}))
-            for _ in range(2):
-                await socket.recv()
-            socket.transport.abort()
-        await asyncio.sleep(0.3)
-        assert server.cancelled == []
-        assert 0.5 < await cancelled_after_s(server, 1) < 3
+        socket = await send_and_hear(url, "?window_s=1", "a")
+        socket.transport.abort()
+        assert await cancelled_after_s(server, 1) > 0.9
 
 
 async def test_a_clean_close_ends_a_session_at_once(gateway):
-    async with gateway(hang) as (url, server):
-        async with websockets.connect(f"ws{url.removeprefix('http')}/ws?window_s=60") as socket:
-            await socket.send(json.dumps({"type": "generate", "id": "a", "text_input": "Hi"}))
-            for _ in range(2):
-                await socket.recv()
-        assert await cancelled_after_s(server, 1) < LIMIT_S
+    async def leave(url, _):
+        await (await send_and_hear(url, "?window_s=60", "a")).close()
+
+    await assert_noticed_in_time(gateway, leave, 1)
 
 
 async def test_an_answer_that_is_over_is_not_cancelled(gateway):

@@ -13,6 +13,8 @@ import aiohttp
 import psutil
 import pytest
 import websockets
+from tests.drills.processes import has_ended
+from tests.drills.waiting import LIMIT_S, until
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk
 from tests.metrics import samples
@@ -35,24 +37,30 @@ async def slow(request, send):
 
 @asynccontextmanager
 async def started(*options):
-    process = await asyncio.create_subprocess_exec(
-        COMMAND, "gateway", "--port", "0", *options, stdout=subprocess.PIPE)
+    process = psutil.Popen([COMMAND, "gateway", "--port", "0", *options], stdout=subprocess.PIPE)
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        line = await asyncio.to_thread(process.stdout.readline)
         url = line.decode().removeprefix("gateway:").strip()
-        async with aiohttp.ClientSession() as session:
-            while True:
-                try:
-                    async with session.get(f"{url}/health/ready") as response:
-                        assert response.status == 200
-                        break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.1)
+        assert url, "it has ended"
+        async with (aiohttp.ClientSession() as session,
+                    session.get(f"{url}/health/ready") as response):  # once there is a worker
+            assert response.status == 200
         yield process, url
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        for each in [*children_of(process), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait(LIMIT_S)
+        process.stdout.close()
+
+
+def children_of(process):
+    """Its workers and whom they need; `children()` may leave some out."""
+    return [each for each in psutil.process_iter(["ppid"]) if each.info["ppid"] == process.pid]
+
+
+async def ended(*processes):
+    await until(lambda: all(map(has_ended, processes)), "it runs on")
 
 
 async def test_running_requests_finish_and_new_ones_are_not_taken():
@@ -63,7 +71,7 @@ async def test_running_requests_finish_and_new_ones_are_not_taken():
             process.send_signal(signal.SIGTERM)
             text = (await response.read()).decode()
         assert text.rstrip().endswith("[DONE]")
-        await asyncio.wait_for(process.wait(), 10)
+        await ended(process)
         with pytest.raises(aiohttp.ClientError):
             async with aiohttp.ClientSession() as session:
                 await session.get(f"{url}/health/live")
@@ -84,7 +92,7 @@ async def test_what_runs_on_a_websocket_finishes_too(workers):
         assert heard[-1]["type"] == "done"
         assert "".join(message.get("text_output", "") for message in heard) == "x" * 10
         assert socket.close_code == 1012
-        await asyncio.wait_for(process.wait(), 20)
+        await ended(process)
 
 
 async def test_workers_share_the_port_and_count_together():
@@ -98,28 +106,22 @@ async def test_workers_share_the_port_and_count_together():
             texts = await asyncio.gather(*(one() for _ in range(20)))
             assert all(text.rstrip().endswith("[DONE]") for text in texts)
         wanted = {"path": "/v1/completions", "status": "200"}
-        async with asyncio.timeout(20):  # a request counts when its answer has gone out
-            while (wanted, 20) not in await asyncio.to_thread(
-                    samples, f"{url}/metrics", "tritonlm_gateway_requests_total"):
-                await asyncio.sleep(0.05)
-        children = psutil.Process(process.pid).children()
+        name = "tritonlm_gateway_requests_total"
+        await until(lambda: (wanted, 20) in samples(f"{url}/metrics", name),
+                    lambda: samples(f"{url}/metrics", name))
+        children = children_of(process)
         assert len(children) >= 2
         process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 20)
-        psutil.wait_procs(children, 5)
-        assert not any(child.is_running() for child in children)
+        await ended(process, *children)
 
 
 async def test_workers_end_with_a_killed_supervisor():
     async with serve(slow) as server, started(
             "--servers", server.url, "--workers", "2") as (process, _):
-        workers = psutil.Process(process.pid).children()
+        workers = children_of(process)
         process.kill()
         assert len(workers) >= 2
-        async with asyncio.timeout(20):
-            while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
-                      for worker in workers):
-                await asyncio.sleep(0.1)
+        await ended(*workers)
 
 
 @pytest.mark.parametrize(("options", "environ", "message"), [

@@ -2,10 +2,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from tests.drills.processes import has_ended
+from tests.drills.waiting import until
 
 from tritonlm.errors import InvalidArgument, StartFailure
 from tritonlm.server.gateway_process import GatewayStart
@@ -36,7 +37,7 @@ def test_a_port_of_the_server_is_refused_by_name(server):
         GatewayStart(server.http_port).choose_port(server)
 
 
-def test_it_does_not_outlive_who_started_it_and_leaves_nothing(server, tmp_path):
+async def test_it_does_not_outlive_who_started_it_and_leaves_nothing(server, tmp_path):
     port = GatewayStart(0).choose_port(server)
     code = ("import os, signal, sys\n"
             "from tritonlm.server import gateway_process\n"
@@ -48,23 +49,18 @@ def test_it_does_not_outlive_who_started_it_and_leaves_nothing(server, tmp_path)
                           stdout=subprocess.PIPE,
                           env=os.environ | {"TMPDIR": str(tmp_path)}) as starter:
         starter.stdout.readline()
-        [gateway] = psutil.Process(starter.pid).children()
-        await_listening(port)
+        await until(lambda: is_listening(port), "it does not listen")
+        [gateway] = [process for process in psutil.process_iter(["ppid"])
+                     if process.info["ppid"] == starter.pid]
         assert list(tmp_path.glob("tritonlm-gateway-*"))
         starter.kill()
-    assert psutil.wait_procs([gateway], 10)[1] == []
+    await until(lambda: has_ended(gateway), "it outlives who started it")
     assert not list(tmp_path.iterdir())
 
 
-def await_listening(port):
-    end_s = time.monotonic() + 30
-    while time.monotonic() < end_s:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("it does not listen")
+def is_listening(port):
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_port_that_does_not_exist_is_refused():

@@ -2,10 +2,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from tests.drills.waiting import LIMIT_S, until
 
 from tritonlm.server import processes, reaper, run_directory
 
@@ -41,7 +41,7 @@ def test_the_processes_of_a_run_are_found_by_their_environment(run):
     with start_process(f"{run.path}x", "true"):
         assert {found.pid for found in processes.find(run.path)} == {process.pid}
     process.kill()
-    process.wait()
+    process.wait(LIMIT_S)
     assert processes.find(run.path) == set()
 
 
@@ -70,15 +70,12 @@ def test_nothing_of_a_run_outlives_its_guard(run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_of_a_run_outlives_a_killed_launcher(number):
+async def test_nothing_of_a_run_outlives_a_killed_launcher(number):
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, text=True)
     run_dir = Path(launcher.stdout.readline().strip())
     assert len(processes.find(run_dir)) == 1
     launcher.send_signal(number)
-    launcher.communicate()
-    deadline_s = time.monotonic() + 10
-    while run_dir.exists() and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert not run_dir.exists()
+    launcher.wait(LIMIT_S)
+    await until(lambda: not run_dir.exists(), "it is left")
     assert processes.find(run_dir) == set()
