@@ -67,6 +67,8 @@ class ModelConfig:
     """How long a request waits before it moves up a class, from low to normal to high to urgent."""
     num_engines: int = 1
     """Copies of the model, each with a process of its own; on GPUs each has a GPU of its own."""
+    tensor_parallel: int = 1
+    """Processes that share one copy of the model, each with a part of every layer, on its GPU."""
     max_waiting_requests: int = 4096
     """Requests that wait in an engine, each of `n` sequences counted; more are unavailable."""
     max_waiting_tokens: int = 4_194_304
@@ -108,13 +110,16 @@ class ModelConfig:
                  f"one of {', '.join(KV_CACHE_DTYPES)}")
         require("quantization", self.quantization, self.quantization in QUANTIZATIONS,
                  f"one of {', '.join(QUANTIZATIONS)}")
+        require("quantization", self.quantization,
+                self.tensor_parallel == 1 or self.quantization == "none",
+                "none with tensor_parallel")
         require("log_format", self.log_format, self.log_format in FORMS,
                 f"one of {', '.join(FORMS)}")
         require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_prefill_chunk",
                      "priority_ageing_s", "max_unfinished_requests", "num_engines",
-                     "max_waiting_requests", "max_waiting_tokens", "engine_start_timeout_s",
-                     "hang_timeout_s"):
+                     "tensor_parallel", "max_waiting_requests", "max_waiting_tokens",
+                     "engine_start_timeout_s", "hang_timeout_s"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
                  f"1 to {MAX_SEQUENCES}")

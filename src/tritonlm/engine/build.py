@@ -26,6 +26,7 @@ from tritonlm.engine.runner import Runner, choose_num_blocks
 from tritonlm.engine.scheduler import Scheduler
 from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
+from tritonlm.engine.tensor_parallel.group import Group
 from tritonlm.errors import InvalidArgument
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2, FP8: 0.3}
@@ -33,6 +34,19 @@ MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 
 MAX_EOS_IDS = MAX_STOP_IDS // 2
 LAUNCHED_AHEAD = 1
 """Steps that a GPU is given before an earlier one is read back."""
+
+
+@dataclass(frozen=True)
+class DeviceSide:
+    """What takes steps: the same in all processes that share a model."""
+
+    config: ModelConfig
+    model: LoadedModel
+    table: RequestTable
+    num_blocks: int
+    runner: StepRunner
+    depth: int
+    """Steps that `runner` may be given before an earlier one is read back."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +66,27 @@ def build_engine(
 
     `report` gets a line of progress at a time.
     """
+    device_side = build_device_side(config, report, load)
+    config, model, table = device_side.config, device_side.model, device_side.table
+    grammars = Grammars(partial(load_grammar_tokenizer, config, model.vocab_size,
+                                model.eos_ids[:MAX_EOS_IDS]))
+    scheduler = Scheduler(table, BlockPool(device_side.num_blocks), config, grammars)
+    return BuiltEngine(Engine(scheduler, device_side.runner, depth=device_side.depth),
+                       Ready(table.token_ids.shape[1], model.vocab_size))
+
+
+def build_device_side(
+    config: ModelConfig,
+    report: Callable[[str], None],
+    load: Callable[[ModelConfig, Callable[[str], None]], LoadedModel] = load_model,
+) -> DeviceSide:
+    """Load the model of `config`, or this process's part of it; raises `InvalidArgument`.
+
+    All processes that share a model do this at the same time.
+    """
     model = load(config, report)
     config = config.on_device(model.device.type)
-    num_blocks = choose_num_blocks(config, model)
+    num_blocks = Group.of_process().least(choose_num_blocks(config, model), model.device)
     num_slots = num_blocks * config.block_size
     max_model_len = min(model.max_model_len, num_slots)
     if config.max_model_len is not None and max_model_len < config.max_model_len:
@@ -65,15 +97,11 @@ def build_engine(
            f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
     has_fast_path = config.compile and model.device.type == "cuda"
     depth = LAUNCHED_AHEAD if has_fast_path else 0
-    eos_ids = model.eos_ids[:MAX_EOS_IDS]
     table = RequestTable(config.max_num_seqs * (1 + depth), max_model_len, config.block_size,
-                         np.array(eos_ids, np.int32))
-    grammars = Grammars(partial(load_grammar_tokenizer, config, model.vocab_size, eos_ids))
-    scheduler = Scheduler(table, BlockPool(num_blocks), config, grammars)
+                         np.array(model.eos_ids[:MAX_EOS_IDS], np.int32))
     runner = (_fast_runner(config, model, table, num_blocks, report) if has_fast_path
               else _plain_runner(config, model, table, num_blocks))
-    return BuiltEngine(Engine(scheduler, runner, depth=depth),
-                       Ready(max_model_len, model.vocab_size))
+    return DeviceSide(config, model, table, num_blocks, runner, depth)
 
 
 def _plain_runner(

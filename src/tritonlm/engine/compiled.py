@@ -99,6 +99,7 @@ def _facts(module: torch.nn.Module) -> Iterator[str]:
         yield f"{name} {tuple(tensor.shape)} {tuple(tensor.stride())} {tensor.dtype}"
     devices = {parameter.device for parameter in module.parameters()}
     for device in sorted(devices, key=str):
+        yield str(device)
         yield (str(torch.cuda.get_device_properties(device)) if device.type == "cuda"
                else str(device))
     yield str(getattr(module, "config", None))

@@ -22,6 +22,7 @@ from tritonlm.engine.drawing import draw
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.step_inputs import StepBuffer, StepInputs
 from tritonlm.engine.table import RequestTable
+from tritonlm.engine.tensor_parallel.group import Group
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
 SMALL_GRAPHS = (1, 2, 4, 8)
@@ -86,6 +87,7 @@ class CudaRunner:
         self._last_token = torch.zeros(table.num_rows + 1, dtype=torch.int32, device=model.device)
         self._forward = self._forward_one = _bind_forward(model)
         self._graphs: list[_Graph] = []
+        self._group = Group.of_process()
         # A batch of more requests or of one token would be compiled for that number alone.
         self._mixed = self._make_buffer(max(config.step_tokens, 2),
                                         max(self._max_requests, 2))
@@ -161,6 +163,7 @@ class CudaRunner:
 
     def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
         """Run the model and draw, with the logits after the tokens `places` in front of others."""
+        self._group.share(self._last_token)  # which the leader alone draws
         forward = self._forward_one if inputs.token_ids.numel() == 1 else self._forward
         with use_attention(self._attention(inputs)):
             token_ids, logits = forward(self._last_token, *inputs.columns(places))

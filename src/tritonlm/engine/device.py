@@ -19,21 +19,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if is_cuda else "cpu")
 
 
-def take_share(config: ModelConfig, index: int) -> None:
-    """Have engine number `index` use a GPU of its own, or its share of the CPU's cores.
+def take_share(config: ModelConfig, place: int) -> None:
+    """Have process number `place` of all engines use its own GPU, or its share of the CPU's cores.
 
-    Raises `InvalidArgument` if there are fewer GPUs than engines.
+    An engine has `config.tensor_parallel` processes. Raises `InvalidArgument` if there are fewer
+    GPUs than processes.
     """
-    if config.num_engines == 1:
+    num_processes = config.num_engines * config.tensor_parallel
+    if num_processes == 1:
         return
     if config.device == "cpu" or not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.num_engines))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))
         return
     num_gpus = torch.cuda.device_count()
-    if config.num_engines > num_gpus:
-        raise InvalidArgument("num_engines", config.num_engines,
-                              f"allowed: 1 to {num_gpus}, as many as there are GPUs")
-    torch.cuda.set_device(index)
+    if num_processes > num_gpus:
+        name = "num_engines" if config.tensor_parallel == 1 else "tensor_parallel"
+        raise InvalidArgument(name, getattr(config, name), "allowed: num_engines times "
+                              f"tensor_parallel up to {num_gpus}, as many as there are GPUs")
+    torch.cuda.set_device(place)
 
 
 def lost_device() -> str | None:

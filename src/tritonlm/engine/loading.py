@@ -19,6 +19,8 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
 from tritonlm.engine.cache import CACHE_DTYPES, LayerShape
 from tritonlm.engine.device import choose_device
+from tritonlm.engine.tensor_parallel.group import Group
+from tritonlm.engine.tensor_parallel.sharding import CannotShard, shard
 from tritonlm.errors import InvalidArgument, first_line
 
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
@@ -71,9 +73,19 @@ class _Probe:
 def load_model(config: ModelConfig, report: Callable[[str], None]) -> LoadedModel:
     """The model of `config` on its device; raises `InvalidArgument` for what cannot be served.
 
-    `report` gets a line of progress at a time.
+    `report` gets a line of progress at a time. In a process that shares the model with others,
+    its part of it.
     """
-    return adopt_module(config, _read_checkpoint(config, choose_device(config.device)), report)
+    device, group = choose_device(config.device), Group.of_process()
+    module = _read_checkpoint(config, device)
+    if group.size > 1:
+        try:
+            shard(module, group)
+        except CannotShard as error:
+            raise InvalidArgument("tensor_parallel", group.size,
+                                  f"{type(module).__name__}: {error}") from None
+        report(f"part {group.rank + 1} of {group.size} of the model")
+    return adopt_module(config, module.to(device), report)
 
 
 def adopt_module(
@@ -109,12 +121,12 @@ def _read_checkpoint(config: ModelConfig, device: torch.device) -> PreTrainedMod
     quantization = _quantization(config.quantization)
     try:
         checkpoint_config = AutoConfig.from_pretrained(name, revision=revision)
-        module = AutoModelForCausalLM.from_pretrained(
+        module: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             name, config=checkpoint_config, revision=revision, dtype=dtype,
             quantization_config=quantization)
-        return module.to(device)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
         raise InvalidArgument("model", name, f"it cannot be loaded: {first_line(error)}") from error
+    return module
 
 
 def _quantization(name: str) -> BitsAndBytesConfig | None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import zmq
@@ -26,6 +27,7 @@ from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.engine import News
 from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.engine.resources import ResourceWatch
+from tritonlm.engine.tensor_parallel.leader import build_with_followers
 from tritonlm.errors import ServingError
 from tritonlm.logs import configure, fields
 from tritonlm.parent import end_with_parent
@@ -189,7 +191,10 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
     try:
         config = ModelConfig(**json.loads(sys.argv[2]))
         configure(f"engine {sys.argv[3]}", config.log_format)
-        take_share(config, int(sys.argv[3]))
+        place = int(sys.argv[3]) * config.tensor_parallel
+        take_share(config, place)
+        if config.tensor_parallel > 1:
+            build = partial(build_with_followers, place=place)
         built = build(config, report)
     except ServingError as error:
         endpoint.write_failure(error.message)

@@ -56,12 +56,16 @@ def estimate(folder: Path, config: ModelConfig | TaskConfig, task: str, device: 
     if not any(folder.glob(SAFETENSORS)):  # pickles tell nothing unless they are loaded
         stored = sum(file.stat().st_size for file in folder.glob(PICKLES))
         weights = stored * DTYPE_BYTES[dtype] // DTYPE_BYTES[_stored_dtype(checkpoint)]
-    num_copies, cache = 1, 0.0
+    num_processes, num_copies, cache = 1, 1.0, 0.0
     if isinstance(config, ModelConfig):
-        num_copies = config.num_engines if device == "cpu" else 1  # each has a GPU of its own
         cache = (config.kv_cache_gib or default_kv_cache_gib(folder, config, device)) * GIB
+        num_copies = 1 / config.tensor_parallel
+        if device == "cpu":  # on GPUs each process has its own
+            num_processes = config.num_engines * config.tensor_parallel
+            num_copies = config.num_engines
     fixed = HOST_PROCESS_BYTES[task] if device == "cpu" else DEVICE_PROCESS_BYTES
-    return MemoryNeed(num_copies * weights, int(num_copies * cache), num_copies * fixed)
+    return MemoryNeed(int(num_copies * weights), int(num_processes * cache),
+                      num_processes * fixed)
 
 
 def default_kv_cache_gib(folder: Path, config: ModelConfig, device: str) -> float:
@@ -70,7 +74,7 @@ def default_kv_cache_gib(folder: Path, config: ModelConfig, device: str) -> floa
 
 
 def longest_request_bytes(folder: Path, config: ModelConfig, device: str) -> int:
-    """KV cache of one request of `max_model_len` tokens; 0 if the checkpoint does not tell."""
+    """KV cache of one request of `max_model_len` tokens, in each process; 0 if unknown."""
     checkpoint = read_config(folder)
     layers, heads, width = (_first(checkpoint, names) for names in (LAYERS, HEADS, WIDTHS))
     length = config.max_model_len or _first(checkpoint, LENGTHS)
@@ -79,7 +83,8 @@ def longest_request_bytes(folder: Path, config: ModelConfig, device: str) -> int
     num_kv_heads = checkpoint.get("num_key_value_heads") or heads
     head_dim = checkpoint.get("head_dim") or width // heads
     size = 1 if config.kv_cache_dtype == "fp8" else DTYPE_BYTES[_dtype(config, checkpoint, device)]
-    return int(2 * layers * num_kv_heads * head_dim * length * size)
+    num_bytes = 2 * layers * num_kv_heads * head_dim * length * size
+    return int(num_bytes / config.tensor_parallel)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -39,5 +39,5 @@ def unwritten_memory_is_nan() -> Iterator[None]:
 
 
 @pytest.fixture
-def fresh_numbers() -> None:
-    print("seed", torch.seed())
+def same_numbers() -> None:
+    torch.manual_seed(0)

@@ -62,7 +62,7 @@ LAYERS = [pytest.param(Layer(*shape, **variant), id=f"{name}, {variant_name}")
 HALF_LAYER = Layer(4, 2, 64, 64, dtype=torch.bfloat16 if ON_GPU else torch.float16)
 
 pytestmark = [
-    pytest.mark.usefixtures("unwritten_memory_is_nan", "fresh_numbers"),
+    pytest.mark.usefixtures("unwritten_memory_is_nan", "same_numbers"),
     pytest.mark.filterwarnings("ignore:invalid value encountered in divide")]
 """In rows that are not stored; only the interpreter, which runs on numpy, has warnings."""
 

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 from tritonlm.engine.attention.cache_write import write_cache
 
-pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan", "fresh_numbers")
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan", "same_numbers")
 
 
 @pytest.mark.parametrize("is_heads_first", [False, True])

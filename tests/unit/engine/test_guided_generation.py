@@ -62,8 +62,8 @@ def schemas(draw, depth=2):
          "required": names[: least], "additionalProperties": False}]))
 
 
-@settings(max_examples=5, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture,
+                                                 HealthCheck.too_slow])
 @given(given_schemas=st.lists(schemas(), min_size=12, max_size=12))
 def test_any_small_schema_is_satisfied(guided, given_schemas):
     requests = [held_to_schema(key, schema, seed=7)

@@ -36,7 +36,7 @@ arriving_requests = st.lists(st.fixed_dictionaries({
 }), min_size=1, max_size=24)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     arriving=arriving_requests,
     cache=st.sampled_from([(12, 4), (6, 8), (48, 1), (40, 4)]),

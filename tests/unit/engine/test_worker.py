@@ -154,7 +154,7 @@ def test_each_engine_has_a_gpu_of_its_own(monkeypatch):
     for index in range(2):
         device.take_share(ModelConfig(num_engines=2), index)
     assert taken == [0, 1]
-    with pytest.raises(device.InvalidArgument, match=r"num_engines: 3 .* 1 to 2"):
+    with pytest.raises(device.InvalidArgument, match=r"num_engines: 3 .* up to 2"):
         device.take_share(ModelConfig(num_engines=3), 2)
 
 
