@@ -32,7 +32,8 @@ def main() -> None:
     """Follow until the leader is gone."""
     port, rank, place = map(int, sys.argv[1:])
     end_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # it is for the leader to end, and this with it
+        signal.signal(ignored, signal.SIG_IGN)
     store = TCPStore(leader.HOST, port, is_master=False)
     terms = leader.read_terms(store)
     configure(f"follower {rank}", terms.config.log_format)
