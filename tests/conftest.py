@@ -10,6 +10,12 @@ import signal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hypothesis import HealthCheck, settings
+
+# What is drawn is the same in every run, and no machine is too slow to draw it.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell has Ctrl-C ignored by what it runs in the background, and so by all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ from triton_service import chunk
 
 from tritonlm_client import AsyncClient, Client
 
-WAIT_S = 5
+WAIT_S = 60
 MIXED = [chunk("é", (5, 6), 0, num_output_tokens=(2,)),
          chunk("👋", (7,), 1, num_output_tokens=(3,)),
          chunk("", (), 2, "stop", num_output_tokens=(3,), is_final=True)]

@@ -4,12 +4,12 @@ import asyncio
 import threading
 
 import pytest
+from calls import WAIT_S
 from triton_service import chunk, failure, serve, tensors
 
 from tritonlm.errors import InvalidArgument
 from tritonlm_client import AsyncClient, Client, Completion
 
-WAIT_S = 5
 PROMPTS = [f"prompt {number}" for number in range(20)]
 
 
@@ -123,14 +123,21 @@ def test_options_go_with_every_prompt_and_a_bar_counts_them(api, capsys):
     assert "20/20" in capsys.readouterr().err
 
 
-def test_leaving_the_loop_cancels_what_runs():
+def ends_the_first_of_four():
+    """A script that ends the first prompt's answer once all are there, and the others' never."""
+    all_are_there = threading.Barrier(4)
+
     def script(request, context):
         yield chunk("x")
+        all_are_there.wait(WAIT_S)
         while prompt_of(request) != PROMPTS[0] and context.is_active():
             threading.Event().wait(0.01)
         yield chunk("", index=1, finish_reason="stop", is_final=True)
+    return script
 
-    with serve(script) as triton, Client(triton.url) as client:
+
+def test_leaving_the_loop_cancels_what_runs():
+    with serve(ends_the_first_of_four()) as triton, Client(triton.url) as client:
         for _ in client.batch(PROMPTS[:4], concurrency=4):
             break
         hung_up = {triton.hung_up.get(timeout=WAIT_S) for _ in range(3)}
@@ -138,13 +145,7 @@ def test_leaving_the_loop_cancels_what_runs():
 
 
 async def test_leaving_the_async_loop_cancels_what_runs():
-    def script(request, context):
-        yield chunk("x")
-        while prompt_of(request) != PROMPTS[0] and context.is_active():
-            threading.Event().wait(0.01)
-        yield chunk("", index=1, finish_reason="stop", is_final=True)
-
-    with serve(script) as triton:
+    with serve(ends_the_first_of_four()) as triton:
         async with AsyncClient(triton.url) as client:
             answers = client.batch(PROMPTS[:4], concurrency=4)
             await anext(answers)

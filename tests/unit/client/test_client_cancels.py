@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from calls import MIXED, WAIT_S, endless, script_of
+from tests.drills.waiting import until
 from triton_service import chunk, empty_final, failure, serve, tensors
 
 from tritonlm.contract import ANSWER
@@ -33,8 +34,11 @@ def test_the_end_of_the_block_hangs_up():
 def test_a_cancel_from_another_thread_ends_the_iteration():
     with serve(endless) as triton, Client(triton.url) as client:
         stream = client.stream("Hi")
-        threading.Timer(0.1, stream.cancel).start()
-        assert list(stream)
+        chunks = iter(stream)
+        next(chunks)
+        threading.Timer(0.05, stream.cancel).start()
+        for _ in chunks:  # to the end, which there would not be
+            pass
         assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
 
 
@@ -52,7 +56,7 @@ async def test_a_cancelled_task_hangs_up():
     with serve(endless) as triton:
         async with AsyncClient(triton.url) as client:
             task = asyncio.create_task(client.generate("Hi", request_id="mine"))
-            await asyncio.sleep(0.1)
+            await until(lambda: triton.requests, "no request")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -62,15 +66,18 @@ async def test_a_cancelled_task_hangs_up():
 async def test_a_cancel_from_another_task_ends_the_iteration():
     with serve(endless) as triton:
         async with AsyncClient(triton.url) as client, client.stream("Hi") as stream:
+            chunks = aiter(stream)
+            await anext(chunks)
             canceller = asyncio.create_task(cancel_soon(stream))
-            assert [piece async for piece in stream]
+            async for _ in chunks:
+                pass
             await canceller
             hung_up = await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S)
             assert hung_up == stream.request_id
 
 
 async def cancel_soon(stream):
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     await stream.cancel()
 
 
@@ -98,7 +105,7 @@ async def test_a_cancelled_task_cancels_inside_an_ensemble():
     with serve(ensemble_script) as triton:
         async with AsyncClient(triton.url, "text_generation") as client:
             task = asyncio.create_task(client.generate("Hi", request_id="mine"))
-            await asyncio.sleep(0.1)
+            await until(lambda: triton.requests, "no request")
             task.cancel()
             await asyncio.wait([task])
         assert cancels(triton) == [("generate", [[b"mine"]])]
@@ -107,7 +114,7 @@ async def test_a_cancelled_task_cancels_inside_an_ensemble():
 def test_a_deadline_on_an_ensemble_cancels_inside_it(api):
     with serve(ensemble_script) as triton:
         with pytest.raises(Unavailable):
-            api.call(triton.url, "generate", "Hi", model="text_generation", timeout_s=0.1,
+            api.call(triton.url, "generate", "Hi", model="text_generation", timeout_s=0.5,
                      request_id="mine")
         assert cancels(triton) == [("generate", [[b"mine"]])]
 

@@ -193,7 +193,7 @@ def test_health_fails_whatever_is_amiss(names, script, error):
 
 
 def test_a_server_whose_queue_is_full_is_well_if_that_is_asked():
-    refusal = failure(Unavailable("9 requests wait; retry in 3 s").coded_message)
+    refusal = failure(Unavailable("9 requests wait; retry in 99 s").coded_message)
     with serve(lambda *_: iter([refusal])) as triton:
         triton.models = loaded("generate")
         codes = [run(triton, "health", *options).exit_code for options in ([], ["--may-be-full"])]

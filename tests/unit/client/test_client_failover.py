@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests.drills.waiting import LIMIT_S
 from triton_service import chunk, failure, serve
 
 from tritonlm.errors import InvalidArgument, NotFound, Unavailable
@@ -75,8 +76,14 @@ def test_a_server_that_is_not_there_is_done_without(api, servers):
 
 def test_a_server_that_fails_is_soon_left_alone(api, servers):
     bad, good = servers(refuses("UNAVAILABLE: no"), says("b"))
+    began_s = time.monotonic()
     api.texts([bad.url, good.url], 60, retry=ONCE)
-    assert len(bad.requests) <= MAX_FAILURES
+    assert len(bad.requests) <= MAX_FAILURES + num_trials(began_s)
+
+
+def num_trials(began_s):
+    """How often a server that goes on failing may have been tried again: once a second at most."""
+    return int(time.monotonic() - began_s)
 
 
 def test_an_open_circuit_costs_the_server_nothing_and_says_when_to_come_again(api, servers):
@@ -106,10 +113,12 @@ def test_a_circuit_is_that_of_one_model(servers):
         return refuses(answer)() if answer else says("small")()
 
     [server] = servers(script)
+    began_s = time.monotonic()
     with Client(server.url, retry=ONCE, fallback_model="small") as client:
         assert [client.generate("Hi").text for _ in range(10)] == ["small"] * 10
-        assert Counter(request.model_name for request in server.requests) == {
-            "generate": MAX_FAILURES, "small": 10}
+        asked = Counter(request.model_name for request in server.requests)
+        assert asked["small"] == 10
+        assert MAX_FAILURES <= asked["generate"] <= MAX_FAILURES + num_trials(began_s)
 
 
 def test_streams_that_have_not_begun_move_and_others_end(servers):
@@ -127,7 +136,7 @@ def test_streams_that_have_not_begun_move_and_others_end(servers):
         [heir] = servers(says("heir"))
         with Client([mortal.url, heir.url], retry=ONCE) as client:
             streams = [client.stream("Hi") for _ in range(12)]
-            end_s = time.monotonic() + 10
+            end_s = time.monotonic() + LIMIT_S
             while len(mortal.requests) + len(heir.requests) < 13:
                 assert time.monotonic() < end_s
                 time.sleep(0.01)
@@ -190,7 +199,7 @@ def test_loads_come_from_the_servers_own_metrics(servers):
         busy, idle = servers(says("busy"), says("idle"))
         addresses = [f"{busy.url}:{busy_port}", f"{idle.url}:{idle_port}"]
         with Client(addresses, policy="batch") as client:
-            end_s = time.monotonic() + 10
+            end_s = time.monotonic() + LIMIT_S
             while [client.generate("Hi").text for _ in range(8)] != ["idle"] * 8:
                 assert time.monotonic() < end_s
 

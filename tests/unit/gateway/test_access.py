@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import time
 
 import aiohttp
 import pytest
 import websockets
+from tests.drills.waiting import LIMIT_S, until
 from tests.fakes.triton_service import chunk, tensors
 
 from tritonlm.gateway.keys import hashed
@@ -77,8 +79,7 @@ async def test_what_runs_at_once_is_bounded(gateway, keys_file):
 
     async with gateway(wait, keys_file=keys_file) as (url, server):
         first = asyncio.create_task(call(url, "B"))
-        while not server.requests:
-            await asyncio.sleep(0.005)
+        await until(lambda: server.requests, "no request")
         assert (await call(url, "B"))[0] == 429
         may_end.set()
         assert (await first)[0] == 200
@@ -136,6 +137,7 @@ async def test_a_request_is_a_line_of_json_in_the_log(gateway):
     async with gateway(answer) as (url, _):
         logging.getLogger("tritonlm.access").addHandler(handler)
         await call(url, **{"x-request-id": "it"})
+        await until(lambda: lines, "no line")
         logging.getLogger("tritonlm.access").removeHandler(handler)
     [line] = lines
     assert (line["request_id"], line["path"], line["status"]) == ("it", PATH, 200)
@@ -154,7 +156,10 @@ async def test_metrics_count_what_was_done(gateway):
         tokens = 'tritonlm_gateway_output_tokens_total{model="generate"}'
         before = await value(requests), await value(tokens)
         await call(url)
-        assert (await value(requests), await value(tokens)) == (before[0] + 1, before[1] + 3)
+        due_s = time.monotonic() + LIMIT_S
+        while (now := (await value(requests), await value(tokens))) != (before[0] + 1,
+                                                                       before[1] + 3):
+            assert time.monotonic() < due_s, (before, now)
         assert await value("tritonlm_gateway_requests_in_flight") == 1  # the one for the page
 
 

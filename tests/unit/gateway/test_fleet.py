@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
-import pytest
 from aiohttp import web
+from tests.drills.waiting import LIMIT_S
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk, failure
 from tests.unit.gateway.conftest import running
@@ -67,6 +68,15 @@ async def ask(url, prompt="Hi", **options):
         return response.status, told["choices"][0]["text"] if "choices" in told else told
 
 
+async def until_all_answer(url, names):
+    due_s = time.monotonic() + LIMIT_S
+    heard = set()
+    while heard != names:
+        assert time.monotonic() < due_s, heard
+        heard.add((await ask(url))[1])
+        await asyncio.sleep(0.01)
+
+
 async def test_all_servers_get_requests(tmp_path):
     async with fleet(tmp_path, says("a"), says("b")) as (url, _):
         assert {(await ask(url))[1] for _ in range(30)} == {"a", "b"}
@@ -81,11 +91,9 @@ async def test_a_server_that_fails_again_and_again_is_left_alone(tmp_path):
     async with fleet(tmp_path, refuse, says("b")) as (url, servers):
         for _ in range(60):
             await ask(url)
-        num_tries = len(servers[0].requests)
-        assert 3 <= num_tries <= 6
+        assert 3 <= len(servers[0].requests) <= 6  # a trial after 1 s, after 2 more, and so on
         servers[0].script = says("a")
-        await asyncio.sleep(1.1)
-        assert {(await ask(url))[1] for _ in range(30)} == {"a", "b"}
+        await until_all_answer(url, {"a", "b"})
 
 
 async def test_what_all_refuse_is_unavailable(tmp_path):
@@ -109,11 +117,7 @@ async def test_requests_of_a_lost_server_go_elsewhere_until_it_is_back(tmp_path)
         await servers[0].stop()
         assert [await ask(url) for _ in range(20)] == [(200, "b")] * 20
         async with serve(says("a"), servers[0].url):
-            for _ in range(100):
-                if "a" in [(await ask(url))[1] for _ in range(5)]:
-                    return
-                await asyncio.sleep(0.1)
-            pytest.fail("it got no request")
+            await until_all_answer(url, {"a", "b"})
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again(tmp_path):
@@ -149,7 +153,7 @@ async def test_loads_come_from_the_servers_own_metrics(tmp_path):
     async with fleet(tmp_path, says("busy"), says("idle"), pages=(busy, idle)) as (url, _):
         for priority in ("low", "urgent"):
             assert {(await ask(url, priority=priority))[1] for _ in range(10)} == {"idle"}
-        assert [(await ask(url))[1] for _ in range(20)].count("idle") > 14
+        assert [(await ask(url))[1] for _ in range(40)].count("idle") > 24
 
 
 async def test_prompts_with_the_same_long_beginning_go_to_one_server(tmp_path):

@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 from playwright.async_api import async_playwright, expect
+from tests.drills.waiting import until
 from tests.fakes.triton_service import chunk, tensors
 
 from tritonlm.gateway.keys import hashed
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+LIMIT_MS = 60_000
 PIECES = ["I ", "go ", "<b>no</b> ", "further."]
 
 
@@ -35,6 +37,8 @@ async def page():
         browser = await playwright.chromium.launch(executable_path=CHROMIUM,
                                                    args=["--no-sandbox"])
         page = await browser.new_page()
+        page.set_default_timeout(LIMIT_MS)
+        expect.set_options(timeout=LIMIT_MS)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         yield page
@@ -85,8 +89,7 @@ async def test_stop_cancels_at_the_server_and_the_text_stays(gateway, page):
         await expect(page.locator(".message.assistant")).to_have_text("On and on")
         await page.click("#stop")
         await expect(page.locator("#send")).to_be_visible()
-        while not server.cancelled:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.cancelled, "not cancelled")
         await expect(page.locator(".message.assistant")).to_have_text("On and on")
 
 

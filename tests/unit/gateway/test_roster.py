@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import grpc
 import pytest
+from tests.drills.waiting import LIMIT_S, until
 from tests.fakes.many_requests_triton import serve
 from tests.unit.gateway.conftest import running
 from tests.unit.gateway.test_fleet import ask, says
@@ -16,7 +17,6 @@ from tritonlm.gateway import fleet
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 
 NAME = "triton.example"
-LIMIT_S = 10
 
 
 @pytest.fixture
@@ -83,8 +83,7 @@ async def test_what_a_server_has_begun_goes_on_when_it_leaves(dns, tmp_path):
         settings = GatewaySettings(servers=f"dns:{NAME}:{port}")
         url = await stack.enter_async_context(running(settings, tmp_path))
         begun = asyncio.create_task(ask(url))
-        while not leaving.requests:
-            await asyncio.sleep(0.005)
+        await until(lambda: leaving.requests, "no request")
         dns[:] = ["127.0.0.2"]
         await answers(url, {"b"})
         may_end.set()

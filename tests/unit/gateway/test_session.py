@@ -28,17 +28,15 @@ def started(session, name="a"):
 
 
 async def drain(session, after=0):
-    messages = []
-    try:
-        async for message in _timed(session.messages(after)):
-            messages.append(message)
-    except asyncio.TimeoutError:
-        return messages
-
-
-async def _timed(source):
+    """All messages that come without anything else happening."""
+    messages, source = [], session.messages(after)
     while True:
-        yield await asyncio.wait_for(source.__anext__(), 0.05)
+        coming = asyncio.ensure_future(source.__anext__())
+        await settle()
+        if not coming.done():
+            coming.cancel()
+            return messages
+        messages.append(coming.result())
 
 
 async def settle():

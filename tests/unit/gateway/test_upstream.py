@@ -7,6 +7,7 @@ import logging
 
 import aiohttp
 import pytest
+from tests.drills.waiting import until
 from tests.fakes.otlp_collector import running_collector
 from tests.fakes.triton_service import chunk
 
@@ -67,6 +68,7 @@ async def test_the_log_has_the_ids_that_servers_know(gateway):
     async with gateway(answer) as (url, server):
         logging.getLogger("tritonlm.access").addHandler(handler)
         await call(url, **{"x-request-id": "it"})
+        await until(lambda: lines, "no line")
         logging.getLogger("tritonlm.access").removeHandler(handler)
     [line] = lines
     assert line["server_request_ids"] == [request.id for request in server.requests]

@@ -73,7 +73,7 @@ def stop_texts(draw, text):
 
 
 @every_kind
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@settings(max_examples=MAX_EXAMPLES)
 @given(data=st.data())
 def test_the_chunks_are_the_text_up_to_the_first_stop(kind, data):
     pushes = data.draw(sequences(kind))
@@ -86,7 +86,7 @@ def test_the_chunks_are_the_text_up_to_the_first_stop(kind, data):
 
 
 @every_kind
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@settings(max_examples=MAX_EXAMPLES)
 @given(data=st.data())
 def test_as_many_ids_are_used_as_it_takes_to_stop_one_by_one(kind, data):
     pushes = data.draw(sequences(kind))
@@ -104,7 +104,7 @@ def test_as_many_ids_are_used_as_it_takes_to_stop_one_by_one(kind, data):
 
 
 @every_kind
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@settings(max_examples=MAX_EXAMPLES)
 @given(data=st.data())
 def test_a_chunk_is_decoded_from_its_window_alone(kind, data):
     for chunk in push_all(open_stream(kind), data.draw(sequences(kind))):
@@ -114,7 +114,7 @@ def test_a_chunk_is_decoded_from_its_window_alone(kind, data):
 
 
 @every_kind
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@settings(max_examples=MAX_EXAMPLES)
 @given(data=st.data())
 def test_a_prompt_comes_first_and_is_not_searched(kind, data):
     prompt, *pushes = data.draw(sequences(kind).filter(lambda pushes: len(pushes) > 1))
@@ -127,7 +127,7 @@ def test_a_prompt_comes_first_and_is_not_searched(kind, data):
 
 
 @every_kind
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@settings(max_examples=MAX_EXAMPLES)
 @given(data=st.data())
 def test_stop_texts_that_end_in_early_ids_do_not_count(kind, data):
     pushes = data.draw(sequences(kind))
