@@ -18,6 +18,7 @@ from inference import responses, stream, tensor
 from tests.drills.waiting import until
 from tests.integration.gateway import address_of, get, running_gateway
 from tests.metrics import samples, settled
+from tests.running_redis import running_redis
 from tritonclient.utils import InferenceServerException
 
 PROMPTS = ["ROMEO:\n", "JULIET:\nO ", "First Citizen:\n", "A",
@@ -87,7 +88,7 @@ async def test_ids_of_different_lengths_are_filled_up(client):
 
 
 async def test_generate_answers_as_each_prompt_ends(client):
-    asked = batch_of(PROMPTS[:3], max_tokens=[60, 2, 20], temperature=0.0, ignore_eos=True)
+    asked = batch_of(PROMPTS[:3], max_tokens=[400, 2, 150], temperature=0.0, ignore_eos=True)
     got = [(result.as_numpy("prompt_index").item(), result.as_numpy("text_output").item().decode())
            async for result, error in responses(
                client, "generate", asked, outputs=("prompt_index", "text_output")) if not error]
@@ -159,13 +160,8 @@ async def test_a_batch_is_kept_in_tritons_cache(server, client):
 def redis_url(tmp_path_factory):
     if shutil.which("redis-server") is None:
         pytest.skip("needs redis-server: apt-get install redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    process = subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", str(folder / "s"), "--save", ""],
-        stdout=subprocess.DEVNULL, cwd=folder)
-    yield f"unix://{folder / 's'}"
-    process.terminate()
-    process.wait()
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import aiohttp
-import psutil
 import pytest
 import tritonclient.grpc.aio as grpcclient
 from inference import responses, stream, tensor
+from tests.drills.processes import engines
 from tests.metrics import samples, settled
 from tritonclient.utils import InferenceServerException
 
@@ -58,13 +58,11 @@ async def test_it_answers_over_plain_http(server, client):
 
 
 async def test_requests_share_the_steps_of_one_engine(server, client):
-    engines = [process for process in psutil.Process(server.pid).children(recursive=True)
-               if "tritonlm.engine.worker" in process.cmdline()]
-    assert len(engines) == 1
+    assert len(engines(server.run_dir)) == 1
     answers = await asyncio.gather(*(
-        complete(client, text_input=f"number {i}", max_tokens=40, ignore_eos=True)
+        complete(client, text_input=f"number {i}", max_tokens=200, ignore_eos=True)
         for i in range(16)))
-    assert all(answer["num_output_tokens"] == [40] for answer in answers)
+    assert all(answer["num_output_tokens"] == [200] for answer in answers)
     steps = await settled(lambda: {labels["le"]: value for labels, value in samples(
         server.metrics_url, "tritonlm_step_requests_bucket")})
     assert steps["+Inf"] - steps["8"] > 10

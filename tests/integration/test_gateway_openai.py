@@ -213,9 +213,13 @@ def test_fields_that_openai_lacks_are_the_contracts(client):
 
 
 def test_a_deadline_ends_an_answer_and_is_told_of(client):
-    answer = client.completions.create(model=MODEL, prompt="ROMEO:", max_tokens=1000,
-                                       extra_body={"timeout_ms": 100, "ignore_eos": True})
-    assert answer.choices[0].finish_reason == "deadline"
+    for timeout_ms in (100, 1000, 3000):  # a busy machine may not come to a token in the first
+        answer = client.completions.create(model=MODEL, prompt="ROMEO:", max_tokens=1000,
+                                           extra_body={"timeout_ms": timeout_ms,
+                                                       "ignore_eos": True})
+        assert answer.choices[0].finish_reason == "deadline"
+        if answer.usage.completion_tokens:
+            break
     assert 0 < answer.usage.completion_tokens < 1000
 
 

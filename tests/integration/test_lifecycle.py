@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
-
 import aiohttp
-import psutil
 import pytest
 import tritonclient.grpc.aio as grpcclient
-from inference import gauge, http_stream, responses, stream
+from inference import gauge, responses, stream
+from tests.drills.processes import engines
+from tests.drills.waiting import until
 
 LONG = {"text_input": "ROMEO:\n", "max_tokens": 900, "ignore_eos": True, "stream": True}
 SHORT = {"text_input": "JULIET:\n", "max_tokens": 4, "temperature": 0.0}
@@ -28,11 +25,10 @@ async def client(server):
         yield client
 
 
-async def wait_for_blocks(server, is_expected, timeout_s=10):
-    end_s = time.monotonic() + timeout_s
-    while not is_expected(used := gauge(server.metrics_url, "tritonlm_kv_blocks_used")):
-        assert time.monotonic() < end_s, f"{used} blocks are used"
-        await asyncio.sleep(0.05)
+async def wait_for_blocks(server, is_expected):
+    def used():
+        return gauge(server.metrics_url, "tritonlm_kv_blocks_used")
+    await until(lambda: is_expected(used()), lambda: f"{used()} blocks are used")
 
 
 async def start(client, model, **options):
@@ -81,23 +77,28 @@ async def test_hanging_up_on_http_frees_the_blocks(server):
 
 @MODELS
 async def test_a_deadline_ends_the_stream_with_what_there_is(server, client, model):
-    got = await stream(client, model, LONG | {"timeout_ms": 300})
-    assert (got.error, got.finish_reason) == ("", "deadline")
-    assert 0 < got.num_output_tokens < 900
+    for timeout_ms in (300, 1000, 3000):  # a busy machine may not come to a token in the first
+        got = await stream(client, model, LONG | {"timeout_ms": timeout_ms})
+        assert (got.error, got.finish_reason) == ("", "deadline")
+        assert got.num_output_tokens < 900
+        if got.num_output_tokens:
+            break
+    assert len(got.token_ids) == got.num_output_tokens > 0
     await wait_for_blocks(server, lambda used: used == 0)
 
 
 async def test_losing_the_engine_ends_the_streams_and_the_next_request_works(server, client):
     before = await stream(client, "generate", SHORT)
     answers = [await start(client, model) for model in ("generate", "text_generation") * 3]
-    async with aiohttp.ClientSession() as session:
-        http = asyncio.create_task(http_stream(session, server.http_url, "generate", LONG))
-        await asyncio.sleep(0.2)
-        kill_engine(server)
+    url = f"{server.http_url}/v2/models/generate/generate_stream"
+    async with aiohttp.ClientSession() as session, session.post(url, json=LONG) as over_http:
+        assert b"data: " in await over_http.content.readline()
+        [engine] = engines(server.run_dir)
+        engine.kill()
         for answer in answers:
             error = [error async for _, error in answer][-1]
             assert "the engine was lost" in str(error)
-        assert "the engine was lost" in (await http).error
+        assert b"the engine was lost" in await over_http.content.read()
     after = await stream(client, "generate", SHORT)
     assert (after.error, after.token_ids) == ("", before.token_ids)
     through_ensemble = await stream(client, "text_generation", SHORT)
@@ -105,15 +106,5 @@ async def test_losing_the_engine_ends_the_streams_and_the_next_request_works(ser
     await wait_for_blocks(server, lambda used: used == 0)
 
 
-def engines(server):
-    return [process for process in psutil.Process(server.pid).children(recursive=True)
-            if "tritonlm.engine.worker" in process.cmdline()]
-
-
-def kill_engine(server):
-    [engine] = engines(server)
-    engine.send_signal(signal.SIGKILL)
-
-
 async def test_there_is_one_engine_whatever_the_number_of_front_ends(server):
-    assert len(engines(server)) == 1
+    assert len(engines(server.run_dir)) == 1

@@ -17,7 +17,7 @@ from tritonlm.backend.metric_definitions import COUNTER, ENDINGS, HISTOGRAM, MET
 from tritonlm.server.settings import ServerSettings
 
 NUM_STREAMS = 40
-NUM_TOKENS = 50
+NUM_TOKENS = 150
 STEP_MS = 4
 
 
@@ -127,7 +127,7 @@ def test_every_token_is_counted(load, samples):
 
 def test_quantiles_are_those_of_the_load(samples):
     inter_token_s = quantile(samples, "tritonlm_inter_token_seconds", 0.5)
-    assert STEP_MS / 1000 / 2 < inter_token_s < 20 * STEP_MS / 1000
+    assert STEP_MS / 1000 / 2 < inter_token_s < 100 * STEP_MS / 1000
     assert quantile(samples, "tritonlm_request_seconds", 0.5) >= NUM_TOKENS * STEP_MS / 1000
     first = quantile(samples, "tritonlm_time_to_first_token_seconds", 0.9)
     assert quantile(samples, "tritonlm_queue_seconds", 0.9) <= first

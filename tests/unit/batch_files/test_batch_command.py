@@ -104,7 +104,7 @@ def answers(path):
 
 async def test_each_line_has_one_answer(gateway, files):
     paths = files([f"p{number}" for number in range(20)])
-    gateway.delay_s = 0.01
+    gateway.delay_s = 0.05
     code, told = await run(gateway, paths, "--concurrency", "4")
     assert code == 0
     assert "20 of 20 lines done, 0 failed now, 60 tokens" in told
@@ -128,7 +128,7 @@ async def test_a_killed_run_goes_on_without_losing_or_repeating_a_line(gateway, 
         await until(lambda least=least: paths[1].exists()
                     and paths[1].read_bytes().count(b"\n") >= least, "no lines")
         process.send_signal(signal.SIGKILL)
-        await process.wait()
+        await process.communicate()
         done = answers(paths[1])
         assert least <= len(done) < 60
         with paths[1].open("a") as file:  # what a crash amid a write leaves

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
-import subprocess
 import time
 
 import pytest
+from tests.drills.waiting import LIMIT_S
+from tests.running_redis import running_redis
 
 from tritonlm.caching.disk_level import DiskLevel
 from tritonlm.caching.memory_level import MemoryLevel
@@ -24,29 +24,8 @@ def redis_url(tmp_path_factory):
     """A Redis of our own."""
     if shutil.which("redis-server") is None:
         pytest.skip("needs redis-server: apt-get install redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    path = folder / "s"
-    process = subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir",
-         str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        wait_for_socket(path)
-        yield f"unix://{path}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for_socket(path):
-    deadline_s = time.monotonic() + 20
-    while True:
-        with socket.socket(socket.AF_UNIX) as attempt:
-            try:
-                attempt.connect(str(path))
-                return
-            except OSError:
-                assert time.monotonic() < deadline_s
-                time.sleep(0.02)
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 @pytest.fixture(params=["memory", "redis", "disk"])
@@ -75,7 +54,7 @@ async def test_a_level_keeps_bytes_as_they_are(level):
 async def test_a_level_forgets_what_is_out_of_time(level):
     await level.put("short", b"1", 0.05)
     await level.put("long", b"2", WEEK_S)
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + LIMIT_S
     while await level.get("short") is not None:
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.02)
