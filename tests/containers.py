@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import threading
@@ -86,5 +87,5 @@ def gateway_before(
     here = {"TRITONLM_GATEWAY_SERVERS": ":".join(["dns", addresses["grpc"], *ports]),
             "TRITONLM_GATEWAY_PORT": "0", "TRITONLM_GATEWAY_KEYS_FILE": ""}
     with started(container, prefix, **here) as (process, _):
-        yield process.wait_for("http://").partition("gateway: ")[2].strip().replace(
-            "0.0.0.0", "localhost")
+        url = json.loads(process.wait_for('"message": "listening"'))["url"]
+        yield url.replace("0.0.0.0", "localhost")

@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.loads(answer.read())["data"]
         except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
             raise AssertionError(f"{query}: {error.read().decode()}") from None
 
     def values(self, expression: str) -> list[dict[str, Any]]:
@@ -46,7 +49,7 @@ class Prometheus:
             try:
                 if found := self.values(expression):
                     return found
-            except urllib.error.URLError:  # it is about to listen
+            except urllib.error.URLError:  # it is about to listen, or to read what it has
                 assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline_s, f"{expression} has no value"
             time.sleep(0.2)

@@ -12,9 +12,11 @@ from tritonlm.commands.bench import bench
 from tritonlm.commands.chat import chat
 from tritonlm.commands.diagnose import diagnose
 from tritonlm.commands.fetch import fetch
+from tritonlm.commands.follow import follow
 from tritonlm.commands.gateway import GATEWAY_CONTEXT, gateway
 from tritonlm.commands.generate import generate
 from tritonlm.commands.health import health
+from tritonlm.commands.logged import Logged
 from tritonlm.commands.models import models
 from tritonlm.commands.new_key import new_key_command
 from tritonlm.commands.repo import repo
@@ -44,11 +46,11 @@ def tritonlm() -> None:
 
 
 # Further commands are registered here: app.command()(function).
-app.command(context_settings=SERVE_CONTEXT)(serve)
-app.command(context_settings=GATEWAY_CONTEXT)(gateway)
+app.command(cls=Logged, context_settings=SERVE_CONTEXT)(serve)
+app.command(cls=Logged, context_settings=GATEWAY_CONTEXT)(gateway)
 app.command("new-key")(new_key_command)
 app.add_typer(repo, name="repo")
 app.add_typer(models, name="models")
-for _command in (generate, chat, fetch, health, top, diagnose, bench,
+for _command in (generate, chat, fetch, follow, health, top, diagnose, bench,
                  batch):
     app.command()(_command)

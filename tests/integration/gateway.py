@@ -10,20 +10,22 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
 STOP_TIMEOUT_S = 20
 
 
 @contextmanager
-def running_gateway(servers: str, *options: str) -> Iterator[str]:
+def running_gateway(servers: str, *options: str, log: IO[str] | None = None) -> Iterator[str]:
     """The base of its URLs; it is stopped, and must end without a fault."""
     process = subprocess.Popen([COMMAND, "gateway", "--port", "0", "--servers", servers, *options],
-                               stdout=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout is not None
-        yield process.stdout.readline().removeprefix("gateway:").strip()
+        line = process.stdout.readline()
+        yield (json.loads(line)["url"] if line.startswith("{")
+               else line.removeprefix("gateway:").strip())
     finally:
         process.terminate()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import time
 import urllib.request
@@ -14,12 +15,13 @@ from unittest import mock
 
 import pytest
 import tritonclient.grpc.aio as grpcclient
-from inference import stream
+from inference import responses, stream
 from tests.exported_metrics import exported_names
 from tests.fakes.echo_server import echo_server
 from tests.fakes.otlp_collector import running_collector
 from tests.integration.gateway import address_of, post, running_gateway
 from tests.running_prometheus import running_prometheus
+from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
@@ -45,15 +47,26 @@ def collector():
 
 @pytest.fixture(scope="module")
 def server(collector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
     settings = ServerSettings(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=1,
-                              front_ends=1, log_file=tmp_path_factory.mktemp("log") / "log")
+                              front_ends=1, log_file=folder / "log",
+                              embed_model=str(save_embedder(folder / "embed")),
+                              rerank_model=str(save_cross_encoder(folder / "rerank")),
+                              classify_model=str(save_classifier(folder / "classify")))
     with echo_server(settings, STEP_MS, log_format="json", request_log=True) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def gateway(server):
-    with running_gateway(address_of(server), "--no-access-log") as url:
+def gateway_log(tmp_path_factory):
+    return tmp_path_factory.mktemp("gateway") / "log"
+
+
+@pytest.fixture(scope="module")
+def gateway(server, gateway_log):
+    with (gateway_log.open("w") as log,
+          running_gateway(address_of(server), "--workers", "2", "--log-format", "json",
+                          log=log) as url):
         yield url
 
 
@@ -188,26 +201,70 @@ async def ask(server, body, parameters, model="generate"):
         return await stream(client, model, body, parameters=parameters)
 
 
-def lines_of_json(server):
-    return [json.loads(line) for line in server.log_path.read_text().splitlines()
+def lines_of_json(path):
+    return [json.loads(line) for line in path.read_text().splitlines()
             if line.startswith(JSON_START)]
+
+
+def lines_about(path, request_id):
+    return [line for line in lines_of_json(path) if line.get("request_id") == request_id]
 
 
 def test_front_end_and_engine_log_a_request_by_its_id(trace, server):
     request_id = trace["tritonlm: generate"].attributes["gen_ai.response.id"]
     queued, ended = until(
-        lambda: [line for line in lines_of_json(server) if line.get("request_id") == request_id],
-        lambda lines: len(lines) == 2)
+        lambda: lines_about(server.log_path, request_id), lambda lines: len(lines) == 2)
     assert (queued["process"], queued["message"]) == ("engine 0", "request queued")
     assert (ended["process"], ended["level"]) == ("generate_0_0", "info")
     assert (ended["outcome"], ended["reason"]) == ("finished", "length")
     assert ended["output_tokens"] == NUM_TOKENS
 
 
-def test_all_our_lines_of_log_are_json(server):
+@pytest.mark.parametrize(("path", "body", "processes"), [
+    ("/v1/completions", {"model": "generate", "prompt": "To be", "max_tokens": 2},
+     {"engine 0", "generate"}),
+    ("/tokenize", {"model": "generate", "prompt": "To be"}, {"tokenize"}),
+    ("/v1/embeddings", {"model": "embed", "input": "the cat"}, {"embed"}),
+    ("/v1/rerank", {"model": "rerank", "query": "the", "documents": ["cat"]}, {"rerank"}),
+    ("/v1/classify", {"model": "classify", "input": "the cat"}, {"classify"}),
+])
+def test_whatever_works_on_a_request_to_the_gateway_logs_it_by_its_id(
+    server, gateway, gateway_log, path, body, processes
+):
+    assert post(gateway + path, body, {"x-request-id": f"to-{path}"})[0] == 200
+    [told] = until(lambda: lines_about(gateway_log, f"to-{path}"), len)
+    assert (told["process"], told["status"]) == ("gateway", 200)
+    [request_id] = told["server_request_ids"]
+    assert logged_by(server, request_id, len(processes)) == processes
+
+
+@pytest.mark.parametrize(("model", "texts", "processes"), [
+    ("text_generation", {"text_input": "To be"}, {"tokenize", "engine 0", "generate"}),
+    ("embedding", {"text_input": "the cat"}, {"embed_tokenize", "embed"}),
+    ("reranking", {"query": "the", "document": "cat"}, {"rerank_tokenize", "rerank"}),
+])
+def test_every_step_of_an_ensemble_logs_a_request_by_its_id(server, model, texts, processes):
+    async def send():
+        async with grpcclient.InferenceServerClient(server.grpc_url) as client:
+            async for _, error in responses(client, model, texts, outputs=(), request_id=model):
+                assert error is None
+
+    asyncio.run(send())
+    assert logged_by(server, model, len(processes)) == processes
+
+
+def logged_by(server, request_id, num_processes):
+    """The models, or engines, that have logged a request, and of how many tokens it was."""
+    lines = until(lambda: lines_about(server.log_path, request_id),
+                  lambda lines: len({line["process"] for line in lines}) >= num_processes)
+    assert all(line["input_tokens"] > 0 for line in lines)
+    return {re.sub(r"_\d_\d$", "", line["process"]) for line in lines}
+
+
+def test_all_our_lines_of_log_are_json(server, gateway, gateway_log):
     assert not [line for line in server.log_path.read_text().splitlines()
                 if line.startswith(PREFIX)]
-    assert {line["process"] for line in lines_of_json(server)} >= {"engine 0", "generate_0_0"}
+    assert all(line.startswith(JSON_START) for line in gateway_log.read_text().splitlines())
 
 
 def host_of(url):
@@ -215,13 +272,17 @@ def host_of(url):
 
 
 def test_top_shows_server_and_gateway(server, gateway):
-    result = CliRunner().invoke(app, [
-        "top", host_of(server.metrics_url), host_of(gateway), "--once", "--interval-s", "0.5"],
-        env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
-    assert f"generate 0 ({host_of(server.metrics_url)})" in result.output
-    assert "requests in flight" in result.output
-    assert "no alert" in result.output
+    def shown():
+        result = CliRunner().invoke(app, [
+            "top", host_of(server.metrics_url), host_of(gateway), "--once", "--interval-s", "0.5"],
+            env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    # Gauges of requests that are just over may still be on their way.
+    output = until(shown, lambda output: "no alert" in output)
+    assert f"generate 0 ({host_of(server.metrics_url)})" in output
+    assert "requests in flight" in output
 
 
 def test_diagnose_finds_that_steps_take_the_time(server):

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
-from tritonlm.contract import NUM_INPUT_TOKENS
+from tritonlm.contract import MODELS, NUM_INPUT_TOKENS
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import fields
 
 LOG = logging.getLogger(__name__)
+INPUT_IDS = MODELS["tokenize"].outputs[0].name
 
 
 class RequestLog:
@@ -36,7 +38,7 @@ class RequestLog:
 
     def tell_batch(
         self, requests: Sequence[pb_utils.InferenceRequest],
-        results: Sequence[Mapping[str, Any] | Exception], began_s: float,
+        results: Sequence[Mapping[str, NDArray[Any]] | Exception], began_s: float,
     ) -> None:
         """All requests of a batch are over, each with its outputs or its error."""
         total_s = time.monotonic() - began_s
@@ -44,9 +46,14 @@ class RequestLog:
             if isinstance(result, Exception):
                 self.tell(request.request_id(), *_ending(result), total_s, str(result))
             else:
-                lengths = result.get(NUM_INPUT_TOKENS.name)
                 self.tell(request.request_id(), "finished", None, total_s,
-                          input_tokens=None if lengths is None else int(lengths.sum()))
+                          input_tokens=_num_tokens(result))
+
+
+def _num_tokens(result: Mapping[str, NDArray[Any]]) -> int:
+    """Of a task's rows, or of the ids of a prompt."""
+    lengths = result.get(NUM_INPUT_TOKENS.name)
+    return result[INPUT_IDS].size if lengths is None else int(lengths.sum())
 
 
 def _ending(error: Exception) -> tuple[str, str]:

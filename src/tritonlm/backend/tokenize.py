@@ -10,7 +10,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.request_log import RequestLog
+from tritonlm.backend.request_log import INPUT_IDS, RequestLog
 from tritonlm.backend.tensors import (
     error_response,
     model_response,
@@ -24,7 +24,6 @@ from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
 
 MODEL = MODELS["tokenize"]
-INPUT_IDS = MODEL.outputs[0].name
 NO_PROMPT = Prompt(ids=np.zeros(1, np.int32))
 """What a request to cancel hands on: an id that nobody reads."""
 Result: TypeAlias = "dict[str, NDArray[np.int32]] | Exception"

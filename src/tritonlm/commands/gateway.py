@@ -8,6 +8,7 @@ from typing import Any
 
 from tritonlm.gateway.serving import prepare, run
 from tritonlm.gateway.settings import GATEWAY_ENV_PREFIX, GatewaySettings, check_environment
+from tritonlm.logs import json_line
 from tritonlm.server.flags import options_of, settings_of
 
 GATEWAY_CONTEXT = {"auto_envvar_prefix": GATEWAY_ENV_PREFIX.rstrip("_")}
@@ -23,7 +24,9 @@ def gateway(**values: Any) -> None:
     settings = settings_of(GatewaySettings, values)
     listener = prepare(settings)
     host, port = listener.getsockname()[:2]
-    print(f"gateway: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(json_line("gateway", "listening", url=url) if settings.log_format == "json"
+          else f"gateway: {url}", flush=True)
     run(settings, listener)
 
 

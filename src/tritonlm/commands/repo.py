@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tritonlm.commands.logged import Logged
 from tritonlm.commands.options import Json
 from tritonlm.config import settings_texts
 from tritonlm.errors import InvalidArgument
@@ -149,4 +150,4 @@ add.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
     *_SETTINGS.values(),
 ])
 repo.command()(add)
-repo.command("serve", context_settings=SERVE_CONTEXT)(serve_store)
+repo.command("serve", cls=Logged, context_settings=SERVE_CONTEXT)(serve_store)

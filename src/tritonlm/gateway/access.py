@@ -20,10 +20,11 @@ from tritonlm.gateway.keys import ApiKey, KeyRing
 from tritonlm.gateway.limits import Limits
 from tritonlm.gateway.upstream import Upstream
 from tritonlm.gateway.usage import Usage
-from tritonlm.logs import json_line
+from tritonlm.logs import fields, json_line
 from tritonlm.tracing import Tracer
 
 LOG = logging.getLogger("tritonlm.access")
+BUGS = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
 OPEN_FOLDER = "/page/"
 """What needs no key."""
@@ -100,6 +101,7 @@ class Access:
             await self._admit(scope, connection, receive, _noting(record, send))
         except Exception:
             record.status = HTTPStatus.INTERNAL_SERVER_ERROR
+            BUGS.exception("the gateway failed", extra=fields(request_id=record.request_id))
             raise
         finally:
             metrics.IN_FLIGHT.dec()

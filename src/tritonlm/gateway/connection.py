@@ -17,6 +17,7 @@ from tritonlm.errors import Unavailable
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.gateway.stream import TritonStream, server_lost
+from tritonlm.gateway.upstream import note
 from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
 from tritonlm_client.errors import from_message
 
@@ -58,12 +59,13 @@ class TritonConnection:
 
     async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
+        note(request)
         try:
             return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S,
                                                metadata=self._metadata)
         except grpc.RpcError as error:
             if error.code() in LOST_CODES and not ANSWERED.match(error.details() or ""):
-                raise server_lost(self.address.grpc_url, error) from None
+                raise server_lost(self.address.grpc_url, error, [request.id]) from None
             raise from_message(ANSWERED.sub("", error.details(), count=1)) from None
 
     async def models(self) -> dict[str, str]:

@@ -8,8 +8,9 @@ from tritonlm import logs
 
 
 def configure(form: str) -> None:
-    """Have the package's log written, in one of `logs.FORMS`."""
-    logs.configure("gateway", form)
+    """Have what we and our libraries log written, in one of `logs.FORMS`."""
+    for logger in ("tritonlm", "uvicorn", "asyncio"):
+        logs.configure("gateway", form, logger)
     access = logging.getLogger("tritonlm.access")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))

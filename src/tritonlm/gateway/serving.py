@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from tritonlm.errors import StartFailure
+from tritonlm.gateway import logs
 from tritonlm.gateway.app import create_app
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.metrics import FOLDER_VARIABLE
@@ -44,6 +45,7 @@ def prepare(settings: GatewaySettings) -> socket.socket:
 
 def run(settings: GatewaySettings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; then let running requests finish, for a time."""
+    logs.configure(settings.log_format)
     # uvicorn hands a signal on when it has stopped; the folder is to be deleted all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="tritonlm-gateway-") as folder:
@@ -51,7 +53,7 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
             partial(_create_app, settings, Path(folder)), factory=True, workers=settings.workers,
             loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
             ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
-            log_level="warning", access_log=False, server_header=False,
+            log_config=None, log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
         if settings.workers == 1:

@@ -18,6 +18,7 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.failures import error_body
 from tritonlm.gateway.generation import told_piece
 from tritonlm.gateway.usage import Usage
+from tritonlm.logs import fields
 
 LOG = logging.getLogger(__name__)
 MAX_UNSENT = 64
@@ -94,7 +95,7 @@ class Session:
             last = {"type": "done", "id": request_id, "usage": usage.as_json()}
         except Exception as error:
             if not isinstance(error, ServingError):
-                LOG.exception("a request on a WebSocket")
+                LOG.exception("the gateway failed", extra=fields(request_id=request_id))
                 error = EngineFailure("the gateway failed")
             last = {"type": "error", "id": request_id, **error_body(error)}
         await self._unsent.put(last)

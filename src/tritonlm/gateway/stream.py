@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStreamInferResponse
 
 from tritonlm.errors import ServingError, Unavailable
+from tritonlm.gateway.upstream import MAX_TOLD
+from tritonlm.logs import fields
 from tritonlm_client.errors import from_message
 from tritonlm_client.requests import cancel_request
 
@@ -84,7 +86,7 @@ class TritonStream:
             async for response in call:
                 self._dispatch(response)
         except grpc.RpcError as failure:
-            error = server_lost(self._url, failure)
+            error = server_lost(self._url, failure, list(self._sinks))
         finally:
             call.cancel()
             if self._reader is asyncio.current_task():  # else it was hung up, or has a successor
@@ -118,9 +120,10 @@ async def _drain(outgoing: asyncio.Queue[ModelInferRequest]) -> AsyncIterator[Mo
         yield await outgoing.get()
 
 
-def server_lost(url: str, error: grpc.RpcError) -> Unavailable:
-    """What clients are told; where the server is, the log knows."""
-    LOG.warning("server %s: %s", url, error.details())
+def server_lost(url: str, error: grpc.RpcError, request_ids: Sequence[str]) -> Unavailable:
+    """What the clients of those requests are told; where the server is, the log knows."""
+    LOG.warning("server %s: %s", url, error.details(),
+                extra=fields(server_request_ids=request_ids[:MAX_TOLD]))
     return Unavailable("the server that worked on this was lost, or is not there; retry later")
 
 

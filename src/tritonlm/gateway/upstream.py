@@ -41,11 +41,16 @@ def begin(tracer: Tracer | None, connection: HTTPConnection) -> Upstream:
     return upstream
 
 
-def hand_on(request: ModelInferRequest) -> None:
-    """Have a request to a server belong to the one that is being answered."""
+def note(request: ModelInferRequest) -> Upstream | None:
+    """A request goes to a server for the sake of the one that is being answered, if one is."""
     upstream = CURRENT.get()
-    if upstream is None:
-        return
-    upstream.request_ids.append(request.id)
-    if upstream.traceparent:
+    if upstream is not None:
+        upstream.request_ids.append(request.id)
+    return upstream
+
+
+def hand_on(request: ModelInferRequest) -> None:
+    """As `note`, and have it belong to that one's trace."""
+    upstream = note(request)
+    if upstream is not None and upstream.traceparent:
         request.parameters[TRACEPARENT].string_param = upstream.traceparent

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from tritonlm.cli import app
 from tritonlm.logs import json_line
 from tritonlm.server import log
 from tritonlm.server.command import _report_json
@@ -26,3 +28,14 @@ def test_a_line_tells_whose_it_is(capsys, line, process, message):
 def test_lines_of_json_are_progress():
     line = json_line("engine 0", "loaded")
     assert log.progress(line) == line
+
+
+@pytest.mark.parametrize(("command", "process"), [
+    (["serve", "--front-ends", "0"], "serve"), (["gateway", "--workers", "0"], "gateway"),
+    (["repo", "serve", "--repository", "/no/such"], "serve")])
+def test_why_it_cannot_start_is_told_in_the_same_form(command, process):
+    result = CliRunner().invoke(app, [*command, "--log-format", "json"])
+    told = json.loads(result.output)
+    assert (result.exit_code, told["process"], told["level"]) == (1, process, "error")
+    plain = CliRunner().invoke(app, command)
+    assert (plain.exit_code, plain.output) == (1, f"tritonlm: {told['message']}\n")
