@@ -69,6 +69,10 @@ class ModelConfig:
     """Copies of the model, each with a process of its own; on GPUs each has a GPU of its own."""
     tensor_parallel: int = 1
     """Processes that share one copy of the model, each with a part of every layer, on its GPU."""
+    tensor_parallel_nodes: int = 1
+    """Machines that they are on, equally many on each; `tritonlm follow` runs those of another."""
+    tensor_parallel_address: str | None = None
+    """host:port of this machine, for the processes of other machines to come to."""
     max_waiting_requests: int = 4096
     """Requests that wait in an engine, each of `n` sequences counted; more are unavailable."""
     max_waiting_tokens: int = 4_194_304
@@ -118,11 +122,12 @@ class ModelConfig:
         require("model", self.model, bool(self.model), "a hub id or the path of a checkpoint")
         for name in ("default_max_tokens", "max_num_seqs", "max_prefill_chunk",
                      "priority_ageing_s", "max_unfinished_requests", "num_engines",
-                     "tensor_parallel", "max_waiting_requests", "max_waiting_tokens",
-                     "engine_start_timeout_s", "hang_timeout_s"):
+                     "tensor_parallel", "tensor_parallel_nodes", "max_waiting_requests",
+                     "max_waiting_tokens", "engine_start_timeout_s", "hang_timeout_s"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         require("max_sequences", self.max_sequences, 1 <= self.max_sequences <= MAX_SEQUENCES,
                  f"1 to {MAX_SEQUENCES}")
+        self._check_nodes()
         is_power = self.block_size > 0 and self.block_size & (self.block_size - 1) == 0
         require("block_size", self.block_size, is_power, "a power of two")
         budget = self.max_num_batched_tokens
@@ -135,6 +140,16 @@ class ModelConfig:
         for name in ("max_model_len", "kv_cache_gib", "max_prompt_tokens", "max_output_tokens"):
             value = getattr(self, name)
             require(name, value, value is None or value > 0, "more than 0")
+
+    def _check_nodes(self) -> None:
+        nodes, address = self.tensor_parallel_nodes, self.tensor_parallel_address
+        require("tensor_parallel_nodes", nodes, self.tensor_parallel % nodes == 0,
+                f"what divides tensor_parallel, {self.tensor_parallel}")
+        require("num_engines", self.num_engines, self.num_engines == 1 or nodes == 1,
+                "1 with tensor_parallel_nodes")
+        has_port = address is not None and address.rpartition(":")[2].isdecimal()
+        require("tensor_parallel_address", address, has_port == (nodes > 1),
+                "host:port with tensor_parallel_nodes, and nothing without")
 
     @classmethod
     def build(cls, parameters: Mapping[str, str], environ: Mapping[str, str]) -> ModelConfig:

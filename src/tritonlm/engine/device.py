@@ -20,12 +20,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def take_share(config: ModelConfig, place: int) -> None:
-    """Have process number `place` of all engines use its own GPU, or its share of the CPU's cores.
+    """Have process number `place` of those on this machine use its own GPU, or share of the cores.
 
-    An engine has `config.tensor_parallel` processes. Raises `InvalidArgument` if there are fewer
-    GPUs than processes.
+    Raises `InvalidArgument` if there are fewer GPUs than processes.
     """
-    num_processes = config.num_engines * config.tensor_parallel
+    num_processes = config.num_engines * config.tensor_parallel // config.tensor_parallel_nodes
     if num_processes == 1:
         return
     if config.device == "cpu" or not torch.cuda.is_available():

@@ -1,9 +1,10 @@
-"""An engine that shares its model with a follower, against one that has it alone."""
+"""An engine that shares its model with a follower, as on another machine."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from drive import run_all, submit
 from small_engine import engine_of
 from tests.checkpoints import save_random_model
 from tests.drills.waiting import until
+from typer.testing import CliRunner
 
+from tritonlm.cli import app
 from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import build_batch
 from tritonlm.engine.table import RequestTable
@@ -24,6 +27,7 @@ from tritonlm.engine.tensor_parallel import wire
 from tritonlm.engine.tensor_parallel.leader import OUT_OF_STEP
 from tritonlm.errors import InvalidArgument
 
+COMMAND = str(Path(sys.executable).parent / "tritonlm")
 SCRIPT = Path(__file__).with_name("led_engine.py")
 REQUESTS = [
     {"prompt": list(range(3, 40)), "max_tokens": 20},
@@ -38,30 +42,42 @@ def checkpoint(tmp_path_factory):
     return save_random_model(tmp_path_factory.mktemp("checkpoint"))
 
 
+@pytest.fixture(scope="module")
+def alone(checkpoint):
+    requests = [submit(key, **options) for key, options in enumerate(REQUESTS)]
+    return run_all(engine_of(checkpoint), {0: requests})
+
+
 @contextmanager
-def led_engine(checkpoint):
+def led_engine(checkpoint, **settings):
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, checkpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[3])})
+        [sys.executable, SCRIPT, checkpoint, json.dumps(settings)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[3])})
     try:
-        assert process.stdout.readline() == "built\n"
         yield process
     finally:
         process.kill()
         process.wait()
 
 
+def wait_until_built(process):
+    assert process.stdout.readline() == "built\n"
+
+
+def ask(process, requests):
+    """What the engine makes of `requests`: ids, reasons, failures and log probabilities."""
+    process.stdin.write(json.dumps(requests) + "\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
 def is_gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_two_processes_say_what_one_says(checkpoint):
-    requests = [submit(key, **options) for key, options in enumerate(REQUESTS)]
-    alone = run_all(engine_of(checkpoint), {0: requests})
-    with led_engine(checkpoint) as process:
-        process.stdin.write(json.dumps(REQUESTS) + "\n")
-        process.stdin.flush()
-        token_ids, reasons, failures, logprobs = json.loads(process.stdout.readline())
+def check(answer, alone):
+    token_ids, reasons, failures, logprobs = answer
     assert not failures
     for key in range(len(REQUESTS)):
         assert token_ids[str(key)] == alone.token_ids[key]
@@ -74,14 +90,29 @@ def test_two_processes_say_what_one_says(checkpoint):
             assert np.allclose(values, other_values, atol=1e-3)
 
 
-async def test_neither_outlives_the_other(checkpoint):
-    with led_engine(checkpoint) as process:
-        [follower] = psutil.Process(process.pid).children()
-        follower.kill()
-        assert process.wait(20) == OUT_OF_STEP
-    with led_engine(checkpoint) as process:
-        [follower] = psutil.Process(process.pid).children()
-        process.kill()
+@pytest.mark.parametrize("ends_first", ["leader", "follower"])
+async def test_two_machines_say_what_one_says_and_neither_outlives_the_other(
+    checkpoint, alone, ends_first
+):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {"tensor_parallel_nodes": 2, "tensor_parallel_address": address}
+    follow = [COMMAND, "follow", address, "--node", "1", "--timeout-s", "60"]
+    with led_engine(checkpoint, **settings) as leader, subprocess.Popen(
+            follow, stderr=subprocess.PIPE, text=True) as other:
+        try:
+            wait_until_built(leader)
+            check(ask(leader, REQUESTS), alone)
+            [follower] = psutil.Process(other.pid).children()
+            (leader if ends_first == "leader" else follower).kill()
+            assert other.wait(20) == 1
+        finally:
+            other.kill()
+        said = other.stderr.read()
+        assert "parts 2 to 2 of 2" in said
+        assert "follower 1 has ended" in said
+        if ends_first == "follower":
+            assert leader.wait(20) == OUT_OF_STEP
         await until(lambda: is_gone(follower), "the follower goes on alone")
 
 
@@ -101,6 +132,28 @@ def test_a_batch_arrives_as_it_was_sent():
         assert np.asarray(sent).dtype == np.asarray(came).dtype
 
 
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"tensor_parallel": 4, "tensor_parallel_nodes": 3}, "tensor_parallel_nodes: 3 .* divides"),
+    ({"tensor_parallel": 2, "tensor_parallel_nodes": 2}, "tensor_parallel_address: None .* host:"),
+    ({"tensor_parallel": 2, "tensor_parallel_address": "a:1"}, "tensor_parallel_address: 'a:1'"),
+    ({"tensor_parallel": 2, "tensor_parallel_nodes": 2, "tensor_parallel_address": "a:1",
+      "num_engines": 2}, "num_engines: 2 .* 1 with tensor_parallel_nodes"),
+])
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(InvalidArgument, match=message):
+        ModelConfig(**settings)
+
+
 def test_int4_weights_are_not_split():
     with pytest.raises(InvalidArgument, match=r"quantization: 'int4' .* none with tensor_parallel"):
         ModelConfig(tensor_parallel=2, quantization="int4")
+
+
+@pytest.mark.parametrize(("address", "message"), [
+    ("nonsense", "address: 'nonsense' is not allowed; allowed: host:port"),
+    ("127.0.0.1:1", "no engine is at 127.0.0.1:1: "),
+])
+def test_following_nobody_says_so(address, message):
+    result = CliRunner().invoke(app, ["follow", address, "--timeout-s", "1"])
+    assert result.exit_code == 1
+    assert message in result.output

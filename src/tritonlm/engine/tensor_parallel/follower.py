@@ -1,52 +1,71 @@
-"""A follower's process: `python -m tritonlm.engine.tensor_parallel.follower PORT RANK PLACE`.
+"""A follower's process: `python -m tritonlm.engine.tensor_parallel.follower ADDRESS RANK PLACE`.
 
-It loads its part of the leader's model, and takes each step that the leader takes. PLACE is its
-number among the processes of all engines. It ends with the leader, which has started it.
+It loads its part of the model of the leader at ADDRESS, and takes each step that the leader takes.
+PLACE is its number among the processes on its machine. It ends with the leader, and with the
+process that has started it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 
 import zmq
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tritonlm.engine.build import build_device_side
 from tritonlm.engine.device import choose_device, take_share
 from tritonlm.engine.step_runner import StepRunner
-from tritonlm.engine.tensor_parallel import leader, wire
+from tritonlm.engine.tensor_parallel import wire
 from tritonlm.engine.tensor_parallel.group import join
+from tritonlm.engine.tensor_parallel.terms import TERMS, Terms, find_store
 from tritonlm.errors import ServingError
 from tritonlm.logs import configure
 from tritonlm.parent import end_with_parent
 
 LOG = logging.getLogger("tritonlm.engine.follower")
+FIND_TIMEOUT_S = 30.0
 LEADERS_TURN_S = 10.0
 """How long the leader has to say why it cannot load, before a follower's end ends it too."""
+WATCH_INTERVAL_S = 1.0
 
 
 def main() -> None:
     """Follow until the leader is gone."""
-    port, rank, place = map(int, sys.argv[1:])
+    address, rank, place = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     end_with_parent(signal.SIGKILL)
     for ignored in (signal.SIGINT, signal.SIGTERM):  # it is for the leader to end, and this with it
         signal.signal(ignored, signal.SIG_IGN)
-    store = TCPStore(leader.HOST, port, is_master=False)
-    terms = leader.read_terms(store)
-    configure(f"follower {rank}", terms.config.log_format)
+    store = find_store(address, FIND_TIMEOUT_S)
+    threading.Thread(target=_end_with_leader, args=(address,), daemon=True).start()
+    terms = Terms.read(store)
+    config = terms.config
+    configure(f"follower {rank}", config.log_format)
     try:
-        take_share(terms.config, place)
-        socket = _connect(terms.address)
-        join(store, rank, terms.config.tensor_parallel, choose_device(terms.config.device),
-             terms.config.engine_start_timeout_s)
-        _follow(build_device_side(terms.config, lambda line: None).runner, socket)
+        take_share(config, place)
+        socket = _connect(terms.batches)
+        join(store, rank, config.tensor_parallel, choose_device(config.device),
+             config.engine_start_timeout_s)
+        _follow(build_device_side(config, lambda line: None).runner, socket)
     except ServingError as error:
         LOG.error("cannot load: %s", error.message)
         time.sleep(LEADERS_TURN_S)
         sys.exit(1)
+
+
+def _end_with_leader(address: str) -> None:
+    """End this process once the leader does not answer: a step that it is in may last for ever."""
+    try:
+        store = find_store(address, FIND_TIMEOUT_S)
+        while True:
+            store.check([TERMS])
+            time.sleep(WATCH_INTERVAL_S)
+    except (OSError, RuntimeError):
+        LOG.error("the leader is lost")
+        os._exit(1)
 
 
 def _connect(address: str) -> zmq.Socket[bytes]:

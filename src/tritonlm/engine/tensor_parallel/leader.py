@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import zmq
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch
@@ -21,29 +17,14 @@ from tritonlm.engine.build import BuiltEngine, build_engine
 from tritonlm.engine.device import choose_device
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
 from tritonlm.engine.tensor_parallel import wire
+from tritonlm.engine.tensor_parallel.followers import start_followers, wait_for_any
 from tritonlm.engine.tensor_parallel.group import join
+from tritonlm.engine.tensor_parallel.terms import HERE, LOST, Terms, open_store
 
 LOG = logging.getLogger(__name__)
-MODULE = "tritonlm.engine.tensor_parallel.follower"
-HOST = "127.0.0.1"
-TERMS = "terms"
 OUT_OF_STEP = 71
 """Exit code of a leader that has lost a follower, or failed in a step that others have taken."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What followers need to know."""
-
-    config: ModelConfig
-    address: str
-    """Where the batches come from."""
-
-
-def read_terms(store: Store) -> Terms:
-    """What the leader has left for its followers."""
-    terms = json.loads(store.get(TERMS))
-    return Terms(ModelConfig(**terms["config"]), terms["address"])
+WATCH_INTERVAL_S = 1.0
 
 
 def build_with_followers(
@@ -51,7 +32,7 @@ def build_with_followers(
 ) -> BuiltEngine:
     """An engine that shares its model with followers, which are started on the places behind.
 
-    `place` is this process's among those of all engines. Raises `InvalidArgument`.
+    `place` is this process's among those on this machine. Raises `InvalidArgument`.
     """
     leader = Leader(config, place)
     built = build_engine(config, report)
@@ -60,25 +41,28 @@ def build_with_followers(
 
 
 class Leader:
-    """This process with `config.tensor_parallel` - 1 followers, which it has started."""
+    """This process with `config.tensor_parallel` - 1 followers."""
 
     def __init__(self, config: ModelConfig, place: int) -> None:
-        """Start them, and join them; `place` is this process's among those of all engines.
+        """Start those on this machine, at the places behind `place`, and wait for all to join.
 
         They load when this process does. Raises RuntimeError if one does not come.
         """
+        self._store, address = open_store(config)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # a batch that is dropped would be a step missed
-        port: int = self._socket.bind_to_random_port(f"tcp://{HOST}")
+        host = address.rpartition(":")[0]
+        port: int = self._socket.bind_to_random_port(
+            f"tcp://{HERE if config.tensor_parallel_nodes == 1 else '*'}")
+        Terms(config, f"tcp://{host}:{port}").leave(self._store)
         size = config.tensor_parallel
-        store = self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-        store.set(TERMS, json.dumps({
-            "config": dataclasses.asdict(config), "address": f"tcp://{HOST}:{port}"}))
-        for rank in range(1, size):
-            command = [sys.executable, "-m", MODULE, str(store.port), str(rank),
-                       str(place + rank)]
-            self._watch(rank, subprocess.Popen(command, stdin=subprocess.DEVNULL))
-        join(store, 0, size, choose_device(config.device), config.engine_start_timeout_s)
+        ranks = range(1, size // config.tensor_parallel_nodes)
+        followers = start_followers(address, ranks, place + 1)
+        if followers:
+            _in_background(lambda: _end(wait_for_any(followers)))
+        if config.tensor_parallel_nodes > 1:
+            _in_background(self._watch_others)
+        join(self._store, 0, size, choose_device(config.device), config.engine_start_timeout_s)
         for _ in range(1, size):
             self._socket.recv()  # one has subscribed
 
@@ -86,12 +70,10 @@ class Leader:
         """`runner` with followers that take the same steps."""
         return _LeadingRunner(runner, self._socket)
 
-    def _watch(self, rank: int, follower: subprocess.Popen[bytes]) -> None:
-        def wait() -> None:
-            code = follower.wait()
-            _end(f"follower {rank} has ended with exit code {code}")
-
-        threading.Thread(target=wait, name=f"follower {rank}", daemon=True).start()
+    def _watch_others(self) -> None:
+        while not self._store.check([LOST]):
+            time.sleep(WATCH_INTERVAL_S)
+        _end(self._store.get(LOST).decode())
 
 
 @dataclass(frozen=True)
@@ -106,6 +88,10 @@ class _LeadingRunner:
         except RuntimeError as error:
             _end(f"a step failed: {error}")
             raise
+
+
+def _in_background(watch: Callable[[], None]) -> None:
+    threading.Thread(target=watch, name="watch of followers", daemon=True).start()
 
 
 def _end(reason: str) -> None:
