@@ -136,4 +136,4 @@ async def assert_both_sides_agree(metrics_url: str, before: Counter[str], tally:
     assert tally.is_complete, tally
     assert tally.outcomes["disconnected"] == 0, tally
     await until(lambda: counted(metrics_url) - before == tally.outcomes,
-                lambda: f"server: {counted(metrics_url) - before}, clients: {tally}", limit_s=10)
+                lambda: f"server: {counted(metrics_url) - before}, clients: {tally}")

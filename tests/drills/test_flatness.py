@@ -57,10 +57,9 @@ class Holdings:
 
 async def until_quiet(server, num_fds):
     await until(lambda: not total(server.metrics_url, "tritonlm_requests_unfinished"),
-                "requests are left", limit_s=20)
+                "requests are left")
     await until(lambda: sum(Holdings.of(server).num_fds.values()) <= sum(num_fds.values()) + 2,
-                lambda: f"descriptors are left: {Holdings.of(server).num_fds} of {num_fds}",
-                limit_s=20)
+                lambda: f"descriptors are left: {Holdings.of(server).num_fds} of {num_fds}")
 
 
 @pytest.mark.timeout(400)

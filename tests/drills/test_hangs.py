@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import psutil
 import pytest
 from tests.drills.load import assert_both_sides_agree, load, settled
-from tests.drills.processes import echo_engines
+from tests.drills.processes import echo_engines, has_ended
 from tests.drills.waiting import until
 from tests.metrics import total
 
@@ -31,8 +30,8 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(server):
         engine.suspend()
         hung_s = time.monotonic()
         await until(lambda: tally.num_errors > 0, tally)
-        assert HANG_TIMEOUT_S < time.monotonic() - hung_s < 10 * HANG_TIMEOUT_S
-        assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+        assert HANG_TIMEOUT_S < time.monotonic() - hung_s
+        await until(lambda: has_ended(engine), "it is not killed")
         await until(lambda: len(echo_engines(server.run_dir)) == 2, "it was not replaced")
     assert set(tally.outcomes) == {"length", "unavailable"}
     assert tally.num_errors <= NUM_CLIENTS, "those of one engine at most, and none but once"

@@ -32,6 +32,8 @@ NUM_TOKENS = 1_000
 MAX_BYTES_PER_TOKEN = 512
 """That Triton keeps of an unread response."""
 MIB = 2**20
+NUM_TRIES = 3
+"""A machine that does other work is slow now and then; a server that is held up is each time."""
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +78,22 @@ async def grpc_slow_readers(server):
 
 async def until_running(server, number):
     await until(lambda: total(server.metrics_url, "tritonlm_requests_running") == number,
-                lambda: total(server.metrics_url, "tritonlm_requests_running"), limit_s=60)
+                lambda: total(server.metrics_url, "tritonlm_requests_running"))
 
 
 @pytest.mark.parametrize("slow_readers", [http_slow_readers, grpc_slow_readers])
 async def test_those_who_read_are_not_slowed_by_those_who_do_not(server, slow_readers):
-    alone = await asyncio.to_thread(fast_readers, server)
-    async with slow_readers(server):
-        await until_running(server, NUM_SLOW)
-        beside = await asyncio.to_thread(fast_readers, server)
-    assert (alone.num_failed, beside.num_failed) == (0, 0)
-    assert beside.output_tokens_per_s > alone.output_tokens_per_s / 2
-    assert beside.ttft_ms.median < 2 * alone.ttft_ms.median + 50
-    await until_running(server, 0)
+    for _ in range(NUM_TRIES):
+        alone = await asyncio.to_thread(fast_readers, server)
+        async with slow_readers(server):
+            await until_running(server, NUM_SLOW)
+            beside = await asyncio.to_thread(fast_readers, server)
+        assert (alone.num_failed, beside.num_failed) == (0, 0)
+        await until_running(server, 0)
+        if (beside.output_tokens_per_s > alone.output_tokens_per_s / 2
+                and beside.ttft_ms.median < 2 * alone.ttft_ms.median + 50):
+            return
+    pytest.fail(f"alone: {alone}; beside slow readers: {beside}")
 
 
 @pytest.mark.parametrize("slow_readers", [http_slow_readers, grpc_slow_readers])

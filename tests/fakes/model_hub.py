@@ -55,5 +55,7 @@ def model_hub(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", fetched
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", fetched
+        finally:
+            server.shutdown()

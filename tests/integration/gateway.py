@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
-STOP_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 60
 
 
 @contextmanager
@@ -24,6 +24,7 @@ def running_gateway(servers: str, *options: str, log: IO[str] | None = None) -> 
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
+        assert line, "the gateway has ended"
         yield (json.loads(line)["url"] if line.startswith("{")
                else line.removeprefix("gateway:").strip())
     finally:

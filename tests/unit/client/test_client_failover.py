@@ -189,8 +189,10 @@ def metrics_page(text):
 
     with ThreadingHTTPServer(("localhost", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
 
 
 def test_loads_come_from_the_servers_own_metrics(servers):
