@@ -30,7 +30,7 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(server):
         engine.suspend()
         hung_s = time.monotonic()
         await until(lambda: tally.num_errors > 0, tally)
-        assert HANG_TIMEOUT_S < time.monotonic() - hung_s
+        assert time.monotonic() - hung_s > HANG_TIMEOUT_S
         await until(lambda: has_ended(engine), "it is not killed")
         await until(lambda: len(echo_engines(server.run_dir)) == 2, "it was not replaced")
     assert set(tally.outcomes) == {"length", "unavailable"}

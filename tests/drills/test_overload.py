@@ -93,7 +93,7 @@ async def test_a_request_that_waits_has_its_deadline(session, server):
     async with occupied(session, server, NUM_ROWS):
         began_s = time.monotonic()
         answer = await ask(session, server, timeout_ms=300)
-        assert 0.3 <= time.monotonic() - began_s
+        assert time.monotonic() - began_s >= 0.3
         assert (answer["finish_reason"], answer["num_output_tokens"]) == ("deadline", 0)
 
 

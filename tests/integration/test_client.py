@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -16,6 +15,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from tests.drills.load import counted
+from tests.drills.waiting import LIMIT_S, until
+from tests.metrics import settled
 
 from tritonlm.contract import MODELS
 from tritonlm_client import (
@@ -28,7 +30,6 @@ from tritonlm_client import (
     Unavailable,
 )
 
-pytestmark = pytest.mark.timeout(60, func_only=True)
 PROMPT = "ROMEO:\nO, "
 MESSAGES = [{"role": "user", "content": "Who goes there?"}]
 IDS = [10, 200, 31, 7]
@@ -39,8 +40,6 @@ INPUTS = [
 ]
 INPUT_NAMES = [name for _, name, _, _ in INPUTS]
 LONG = {"max_tokens": 800, "ignore_eos": True}
-SOON_S = 0.8
-"""Far less than an answer of `LONG` takes, and far more than a hang-up takes to be seen."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +51,18 @@ def url(demo_server):
 def client(url):
     with Client(url) as client:
         yield client
+
+
+@pytest.fixture
+async def until_ended(demo_server):
+    """`await until_ended(number)`: so many requests have been given up since the test began."""
+    def num_ended():
+        counts = counted(demo_server.metrics_url)
+        return counts["cancelled"] + counts["deadline"]
+
+    before = await settled(num_ended)
+    return lambda number: until(lambda: num_ended() == before + number,
+                                lambda: f"{num_ended() - before}, not {number}")
 
 
 def reference_inputs(name, values, dtype):
@@ -185,28 +196,31 @@ def test_a_request_is_cancelled_by_its_id(url, model):
 
 
 @pytest.mark.parametrize("model", ["generate", "text_generation"])
-def test_a_hang_up_ends_the_request(url, model):
+async def test_a_hang_up_ends_the_request(url, model, until_ended):
     with Client(url, model) as client:
         read_on, abandoned = (client.stream(PROMPT, **LONG) for _ in range(2))
         for _ in abandoned:
             break
-        time.sleep(SOON_S)
-        assert client.cancel(read_on.request_id), "the answer is too short to tell anything"
-        assert not client.cancel(abandoned.request_id)
+        await until_ended(1)
+        assert list(read_on)[-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("model", ["generate", "text_generation"])
-async def test_a_cancelled_task_ends_the_request(url, model):
+async def test_a_cancelled_task_ends_the_request(url, model, until_ended):
     async with AsyncClient(url, model) as client:
-        tasks = [asyncio.create_task(client.generate(PROMPT, request_id=name, **LONG))
-                 for name in ("task read on", "task abandoned")]
-        await asyncio.sleep(SOON_S / 2)
-        tasks[1].cancel()
-        await asyncio.wait([tasks[1]])
-        await asyncio.sleep(SOON_S)
-        assert await client.cancel("task read on"), "the answer is too short to tell anything"
-        assert not await client.cancel("task abandoned")
-        assert (await tasks[0]).finish_reason == "cancelled"
+        has_begun = asyncio.Event()
+
+        async def read():
+            async for _ in client.stream(PROMPT, **LONG):
+                has_begun.set()
+
+        task = asyncio.create_task(read())
+        beside = asyncio.create_task(client.generate(PROMPT, **LONG))
+        await has_begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        await until_ended(1)
+        assert (await beside).finish_reason == "length"
 
 
 def test_what_the_server_refuses_is_named(url, client):
@@ -232,11 +246,10 @@ def test_what_triton_refuses_has_a_class_too(url):
         ensemble.generate(IDS)
 
 
-def test_a_deadline_ends_the_call_and_the_request(client):
+async def test_a_deadline_ends_the_call_and_the_request(client, until_ended):
     with pytest.raises(Unavailable, match="Deadline"):
-        client.generate(PROMPT, timeout_s=0.1, request_id="late", **LONG)
-    time.sleep(SOON_S)
-    assert not client.cancel("late")
+        client.generate(PROMPT, timeout_s=0.5, **LONG)
+    await until_ended(1)
 
 
 def test_models_are_those_of_the_contract(client):
@@ -322,32 +335,28 @@ def test_over_http_errors_are_the_same(api, http_url):
 
 
 @pytest.mark.parametrize("model", ["generate", "text_generation"])
-def test_over_http_a_hang_up_ends_the_request(http_url, model):
+async def test_over_http_a_hang_up_ends_the_request(http_url, model, until_ended):
     with Client(http_url, model) as client:
-        stream = client.stream(PROMPT, **LONG)
-        for _ in stream:
+        for _ in client.stream(PROMPT, **LONG):
             break
-        until_gone(client, stream.request_id)
+        await until_ended(1)
         stream = client.stream(PROMPT, **LONG)
-        threading.Timer(0.3, stream.cancel).start()
-        assert 0 < len(list(stream)) < 800
-        until_gone(client, stream.request_id)
+        chunks = iter(stream)
+        next(chunks)
+        threading.Thread(target=stream.cancel).start()
+        assert len(list(chunks)) < 799
+        await until_ended(2)
 
 
-async def test_over_http_a_cancel_from_another_task_ends_the_request(http_url):
+async def test_over_http_a_cancel_from_another_task_ends_the_request(http_url, until_ended):
     async with AsyncClient(http_url) as client:
         stream = client.stream(PROMPT, **LONG)
-        asyncio.get_running_loop().call_later(0.3, lambda: asyncio.ensure_future(stream.cancel()))
-        assert 0 < len([chunk async for chunk in stream]) < 800
-        with Client(http_url) as other:
-            await asyncio.to_thread(until_gone, other, stream.request_id)
-
-
-def until_gone(client, request_id):
-    """Return when nothing of that id runs; it must not be this that ends it."""
-    time.sleep(SOON_S / 2)
-    assert not client.cancel(request_id)
-
+        chunks = aiter(stream)
+        await anext(chunks)
+        canceller = asyncio.create_task(stream.cancel())
+        assert len([chunk async for chunk in chunks]) < 799
+        await canceller
+        await until_ended(1)
 
 class Door:
     """A further port of a server, until it is shut: as if that server were lost then."""
@@ -356,6 +365,8 @@ class Door:
         self._url = url
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
+        self._lets_answers_through = threading.Event()
+        self._lets_answers_through.set()
         self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -366,18 +377,26 @@ class Door:
                 far = socket.create_connection(self._url.split(":"))
                 self._sockets += [near, far]
                 for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                    threading.Thread(target=self._pump, args=(source, sink, sink is near),
+                                     daemon=True).start()
 
-    def _pump(self, source, sink):
+    def _pump(self, source, sink, is_answer):
         with suppress(OSError):
             while data := source.recv(65536):
+                if is_answer:
+                    self._lets_answers_through.wait()
                 sink.sendall(data)
+
+    def hold_answers(self):
+        """From now on requests come in and nothing goes out."""
+        self._lets_answers_through.clear()
 
     def shut(self):
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+        self._lets_answers_through.set()
 
 
 def test_what_a_lost_server_has_not_begun_another_one_answers(url, client):
@@ -389,18 +408,18 @@ def test_what_a_lost_server_has_not_begun_another_one_answers(url, client):
         begun = [iter(stream) for stream in streams]
         for chunks in begun:
             next(chunks)
+        door.hold_answers()
         waiting = [both.stream(PROMPT, **greedy) for _ in range(8)]
         door.shut()
         assert ["".join(chunk.text for chunk in stream) for stream in waiting] == [expected] * 8
         assert [both.generate(PROMPT, **greedy).text for _ in range(8)] == [expected] * 8
-        assert sum(client.cancel(stream.request_id) for stream in streams) == 4
         ends = []
         for chunks in begun:
             try:
                 ends.append(list(chunks)[-1].finish_reason)
             except Unavailable:
                 ends.append("lost")
-        assert sorted(ends) == ["cancelled"] * 4 + ["lost"] * 4
+        assert sorted(ends) == ["length"] * 4 + ["lost"] * 4
 
 
 def command(url, *args):
@@ -418,7 +437,7 @@ def test_ctrl_c_ends_the_command(url):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(LIMIT_S) == 130
         assert process.stderr.read() == b""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import time
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -13,8 +12,11 @@ import aiohttp
 import psutil
 import pytest
 import websockets
+from tests.drills.load import counted
+from tests.drills.processes import has_ended
+from tests.drills.waiting import LIMIT_S, until
 from tests.integration.gateway import address_of, post, running_gateway
-from tests.metrics import samples
+from tests.metrics import settled, total
 
 from tritonlm.gateway.keys import hashed
 from tritonlm_client import Client
@@ -37,10 +39,16 @@ def texts(demo_server):
                 for prompt in ("ROMEO:", "JULIET:", "KING:", "First Citizen:")}
 
 
+def open_socket(url, query):
+    """It waits for 500 at once, and does not give up a server that is busy."""
+    return websockets.connect(f"ws{url.removeprefix('http')}/ws{query}", open_timeout=LIMIT_S,
+                              ping_interval=None)
+
+
 @asynccontextmanager
 async def connected(url, query=""):
-    async with websockets.connect(f"ws{url.removeprefix('http')}/ws{query}") as socket:
-        hello = json.loads(await socket.recv())
+    async with open_socket(url, query) as socket:
+        hello = await hear(socket)
         assert hello["type"] == "session"
         socket.token = hello["session"]
         yield socket
@@ -51,7 +59,7 @@ async def say(socket, **message):
 
 
 async def hear(socket):
-    return json.loads(await asyncio.wait_for(socket.recv(), 60))
+    return json.loads(await asyncio.wait_for(socket.recv(), LIMIT_S))
 
 
 async def hear_all(socket, num_requests, heard=None):
@@ -190,7 +198,7 @@ async def test_messages_that_were_lost_on_the_way_come_again(url, texts):
 
 @pytest.mark.parametrize("query", ["?session=none", "?window_s=1000000", "?window_s=x"])
 async def test_a_session_that_is_not_there_is_refused(url, query):
-    async with websockets.connect(f"ws{url.removeprefix('http')}/ws{query}") as socket:
+    async with open_socket(url, query) as socket:
         assert (await hear(socket))["type"] == "error"
         with pytest.raises(websockets.ConnectionClosed):
             await hear(socket)
@@ -248,7 +256,7 @@ async def test_whichever_worker_accepts_it_a_session_goes_on(workers_url, demo_s
 
 async def refused(url, query):
     """Whether a session is not gone on with."""
-    async with websockets.connect(f"ws{url.removeprefix('http')}/ws{query}") as socket:
+    async with open_socket(url, query) as socket:
         told = await hear(socket)
         with suppress(websockets.ConnectionClosed):
             while told["type"] != "error":
@@ -271,7 +279,7 @@ async def test_a_session_ends_with_its_worker(workers_url):
     async with connected(workers_url, "?window_s=30&api_key=alice") as socket:
         worker = psutil.Process(int(socket.token.partition(".")[0]))
         worker.kill()
-        worker.wait(10)
+        await until(lambda: has_ended(worker), "it runs on")
     for _ in range(8):
         assert await refused(workers_url, f"?session={socket.token}&api_key=alice")
 
@@ -288,14 +296,14 @@ async def test_five_hundred_sockets_complete(url, texts):
     assert all(await asyncio.gather(*(one(place) for place in range(500))))
 
 
-def leave_http(url, path, body):
+async def leave_http(url, path, body, is_running):
     """Send a request, hear its beginning if it streams, and hang up."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LIMIT_S)
     connection.request("POST", path, json.dumps(body))
     if body.get("stream") or path == "/generate_stream":
         connection.getresponse().read(64)
     else:
-        time.sleep(0.2)
+        await until(is_running, "it does not run")
     connection.sock.close()
 
 
@@ -309,15 +317,10 @@ CHAT = {"model": "generate", "max_tokens": 900, "ignore_eos": True,
                          "ignore_eos": True, "stream": True}),
     ("/generate_stream", LONG),
 ])
-def test_who_hangs_up_is_not_worked_for(url, demo_server, path, body):
-    def num_cancelled():
-        return sum(value for labels, value in samples(demo_server.metrics_url,
-                                                      "tritonlm_requests_total")
-                   if labels["reason"] == "cancelled")
-
-    expected = num_cancelled() + len(body.get("prompt", [1]))
-    leave_http(url, path, body)
-    end_s = time.monotonic() + 10
-    while num_cancelled() < expected:
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
+async def test_who_hangs_up_is_not_worked_for(url, demo_server, path, body):
+    page = demo_server.metrics_url
+    await until(lambda: not total(page, "tritonlm_requests_running"), "others run")
+    before = await settled(lambda: counted(page)["cancelled"])
+    await leave_http(url, path, body, lambda: total(page, "tritonlm_requests_running"))
+    await until(lambda: counted(page)["cancelled"] == before + len(body.get("prompt", [1])),
+                lambda: f"{counted(page)['cancelled']} since {before}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import aiohttp
 import pytest
-from tests.drills.waiting import until
+from tests.drills.waiting import LIMIT_S, until
 from tests.fakes.echo_store import echo_store
 from tests.integration.gateway import get, post, running_gateway
 
@@ -23,7 +24,7 @@ MODELS = {"alpha": {"default_max_tokens": 30}, "beta": {}, "broken": {"model": "
 
 @pytest.fixture(scope="module")
 def served():
-    with echo_store(MODELS, Limits(max_models=1, room_timeout_s=30)) as served:
+    with echo_store(MODELS, Limits(max_models=1, room_timeout_s=100)) as served:
         yield served
 
 
@@ -81,13 +82,15 @@ async def test_models_are_loaded_by_request_and_make_room_for_each_other(gateway
 
 async def test_a_model_in_use_stays_and_one_that_waits_gets_its_turn(gateway, manager):
     async with aiohttp.ClientSession() as session:
-        long = asyncio.ensure_future(ask(session, gateway, max_tokens=100))
+        long = asyncio.ensure_future(ask(session, gateway, max_tokens=200))
+        due_s = time.monotonic() + LIMIT_S
         while (await status(manager, "alpha")).num_leases == 0:
+            assert time.monotonic() < due_s, await status(manager, "alpha")
             await asyncio.sleep(0.02)
         with pytest.raises(Unavailable, match="alpha is ready, and 1 requests use it"):
             await manager.do("unload", "alpha")
         waiting = asyncio.ensure_future(manager.lease("beta"))
-        assert await long == 100
+        assert await long == 200
         await waiting
     assert (await status(manager, "alpha")).state == "unloaded"
 

@@ -139,7 +139,7 @@ def cancel_when_running(server, model):
         return json.load(reply)["finish_reason"]
 
 
-def wait_for_blocks(server, is_expected, timeout_s=30):
+def wait_for_blocks(server, is_expected, timeout_s=60):
     end_s = time.monotonic() + timeout_s
     while not is_expected(used := gauge(server.metrics_url, "tritonlm_kv_blocks_used")):
         assert time.monotonic() < end_s, f"{used} blocks are used"
