@@ -48,9 +48,10 @@ def tritonlm() -> None:
 # Further commands are registered here: app.command()(function).
 app.command(cls=Logged, context_settings=SERVE_CONTEXT)(serve)
 app.command(cls=Logged, context_settings=GATEWAY_CONTEXT)(gateway)
+app.command(cls=Logged)(follow)
 app.command("new-key")(new_key_command)
 app.add_typer(repo, name="repo")
 app.add_typer(models, name="models")
-for _command in (generate, chat, fetch, follow, health, top, diagnose, bench,
+for _command in (generate, chat, fetch, health, top, diagnose, bench,
                  batch):
     app.command()(_command)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tritonlm.logs import configure
+from tritonlm.config import ENV_PREFIX, require
+from tritonlm.logs import FORMS, configure
 
 
 def follow(
@@ -16,6 +17,8 @@ def follow(
         min=1, help="Number of this machine; the server's is 0.")] = 1,
     timeout_s: Annotated[float, typer.Option(
         min=1, help="Seconds to wait for the server's engine to begin.")] = 600.0,
+    log_format: Annotated[str, typer.Option(
+        envvar=f"{ENV_PREFIX}LOG_FORMAT", help="text or json.")] = "text",
 ) -> None:
     """Compute this machine's part of a model that a server on another one shares with it.
 
@@ -24,5 +27,6 @@ def follow(
     """
     from tritonlm.engine.tensor_parallel import node as nodes  # noqa: PLC0415  loads torch
 
-    configure("follow", "text")
+    require("log_format", log_format, log_format in FORMS, f"one of {', '.join(FORMS)}")
+    configure("follow", log_format)
     nodes.follow(address, node, timeout_s)
