@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +61,13 @@ def test_two_parts_compute_what_the_whole_computes(family, folders):
         logits, num_parameters = torch.load(folders[family] / f"part {rank}.pt")
         torch.testing.assert_close(logits, whole, atol=1e-3, rtol=1e-3)
         assert num_parameters < 0.8 * module.num_parameters()
+
+
+@pytest.mark.parametrize("page", ["models.md", "parallelism.md"])
+def test_the_documents_name_the_families_that_stay_whole(page):
+    *first, last = sorted(WHOLE_ONLY)
+    text = (Path(__file__).parents[3] / "docs" / page).read_text()
+    assert f"{', '.join(first)} and {last}" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("family", sorted(WHOLE_ONLY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 MODULE = "tritonlm.engine.tensor_parallel.follower"
 WATCH_INTERVAL_S = 0.2
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Otherwise torch shows a stack when the leader ends, which is how a follower ends."""
 Followers = dict[int, subprocess.Popen[bytes]]
 """By rank."""
 
@@ -20,7 +23,7 @@ def start_followers(address: str, ranks: Sequence[int], place: int) -> Followers
     """
     return {rank: subprocess.Popen(
         [sys.executable, "-m", MODULE, address, str(rank), str(place + index)],
-        stdin=subprocess.DEVNULL) for index, rank in enumerate(ranks)}
+        stdin=subprocess.DEVNULL, env=QUIET | os.environ) for index, rank in enumerate(ranks)}
 
 
 def wait_for_any(followers: Mapping[int, subprocess.Popen[bytes]]) -> str:
