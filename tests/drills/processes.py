@@ -17,20 +17,20 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
+def running(run_dir: Path, module: str) -> list[psutil.Process]:
+    """The processes of a run that run this module."""
+    return [process for process in processes.find(run_dir) if module in _command(process)]
+
+
 def engines(run_dir: Path) -> list[psutil.Process]:
     """The real engines of a run."""
-    return [process for process in processes.find(run_dir)
-            if "tritonlm.engine.worker" in _command(process)]
+    return running(run_dir, "tritonlm.engine.worker")
 
 
 def echo_engines(run_dir: Path) -> dict[int, psutil.Process]:
     """The engines of a run, by their number."""
-    found = {}
-    for process in processes.find(run_dir):
-        command = _command(process)
-        if "tests.fakes.echo_engine" in command:
-            found[int(command[-1])] = process
-    return found
+    found = running(run_dir, "tests.fakes.echo_engine")
+    return {int(command[-1]): process for process in found if (command := _command(process))}
 
 
 def _command(process: psutil.Process) -> list[str]:

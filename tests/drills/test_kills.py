@@ -66,6 +66,7 @@ async def test_both_engines_work_and_each_has_its_own_gauges(server):
     await until(lambda: total(server.metrics_url, name) == 0, "nothing should run")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.drill
 @pytest.mark.parametrize("victim", ["generate", "detokenize", "tritonserver"])
 async def test_a_process_of_the_server_is_killed_and_the_server_replaced(serve, victim):

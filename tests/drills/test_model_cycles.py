@@ -20,6 +20,7 @@ WARM_UP = 2
 MAX_GROWTH_MIB = 8
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.drill
 async def test_loading_and_unloading_after_streams_leaves_no_memory_and_no_process():
     resident_mib = []

@@ -16,6 +16,7 @@ IN_NAMESPACE = ("unshare", "--mount", "--map-root-user", "--propagation", "priva
 TIMEOUT_S = 240
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.drill
 def test_a_full_shared_memory_fails_what_does_not_fit_and_nothing_else():
     environ = os.environ | {"PYTHONPATH": str(ROOT)}

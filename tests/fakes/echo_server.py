@@ -14,7 +14,7 @@ from unittest import mock
 from tests.fakes.echo_engine import STEP_MS_VARIABLE
 
 from tritonlm.config import ModelConfig
-from tritonlm.server import launcher, repository
+from tritonlm.server import launcher, processes, repository
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
@@ -28,8 +28,10 @@ worker_command.MODULE = "tests.fakes.echo_engine"
 
 
 @contextmanager
-def echo_server(settings: ServerSettings, step_ms: float, **config: Any) -> Iterator[TritonServer]:
-    """A ready server; `config` are fields of `ModelConfig`."""
+def echo_server(
+    settings: ServerSettings, step_ms: float, ends_at_once: bool = True, **config: Any
+) -> Iterator[TritonServer]:
+    """A ready server; `config` are fields of `ModelConfig`. It is killed, or else told to stop."""
     plan = launcher.prepare(settings, ModelConfig(device="cpu", **config))
     with (tempfile.TemporaryDirectory() as folder,
           mock.patch.dict(os.environ, {STEP_MS_VARIABLE: str(step_ms)})):
@@ -39,3 +41,5 @@ def echo_server(settings: ServerSettings, step_ms: float, **config: Any) -> Iter
             model.write_text(model.read_text() + PATCH.format(root=str(ROOT)))
         with launcher.launch(plan, print, tuple(Path(source) for source in sources)) as server:
             yield server
+            if ends_at_once:
+                processes.stop(server.run_dir, 0)

@@ -17,7 +17,7 @@ from tests.fakes.echo_server import PATCH, ROOT
 
 from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
 from tritonlm.manager.limits import Limits
-from tritonlm.server import launcher, manager_thread, model_store
+from tritonlm.server import launcher, manager_thread, model_store, processes
 from tritonlm.server.manager_thread import ManagerStart
 from tritonlm.server.model_store import ModelStore
 from tritonlm.server.settings import ServerSettings
@@ -60,6 +60,7 @@ def echo_store(
             plan = launcher.prepare_store(ServerSettings(
                 http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=2), store.folder)
             start = ManagerStart(manager_port=0).with_port(plan.settings)
-            with (launcher.launch(plan, print) as server,
-                  manager_thread.running(server, plan.settings.host, store, limits, start)):
-                yield EchoStore(server, store, start.manager_port)
+            with launcher.launch(plan, print) as server:
+                with manager_thread.running(server, plan.settings.host, store, limits, start):
+                    yield EchoStore(server, store, start.manager_port)
+                processes.stop(server.run_dir, 0)

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from tritonlm.config import ModelConfig
-from tritonlm.server import launcher
+from tritonlm.server import launcher, processes
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
 StartServer = Callable[..., TritonServer]
 FOR_TESTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "exit_timeout_s": 3,
              "device": "cpu", "kv_cache_gib": 0.25}
+SERVER_FIELDS = {field.name for field in fields(ServerSettings)}
+
+
+@contextmanager
+def running_server(**given: Any) -> Iterator[TritonServer]:
+    """A server with the given fields of `ServerSettings` and `ModelConfig`."""
+    values = FOR_TESTS | given
+    plan = launcher.prepare(
+        ServerSettings(**{k: v for k, v in values.items() if k in SERVER_FIELDS}),
+        ModelConfig(**{k: v for k, v in values.items() if k not in SERVER_FIELDS}))
+    with launcher.launch(plan, print) as server:
+        yield server
+        processes.stop(server.run_dir, 0)  # to unload its models would take seconds
 
 
 @pytest.fixture(scope="module")
 def start_server() -> Iterator[StartServer]:
-    """Start a server with the given fields of `ServerSettings` and `ModelConfig`.
+    """Start a server as `running_server` does; it stops with the module.
 
-    It stops with the module. What it has: `http_url`, `grpc_url`, `metrics_url`, `pid`, `run_dir`
-    and `log_path`.
+    What it has: `http_url`, `grpc_url`, `metrics_url`, `pid`, `run_dir` and `log_path`.
     """
-    server_fields = {field.name for field in fields(ServerSettings)}
     with ExitStack() as running:
-        def start(**given: Any) -> TritonServer:
-            values = FOR_TESTS | given
-            plan = launcher.prepare(
-                ServerSettings(**{k: v for k, v in values.items() if k in server_fields}),
-                ModelConfig(**{k: v for k, v in values.items() if k not in server_fields}))
-            return running.enter_context(launcher.launch(plan, print))
-        yield start
+        yield lambda **given: running.enter_context(running_server(**given))
 
 
-@pytest.fixture(scope="module")
-def demo_server(start_server: StartServer) -> TritonServer:
-    """A server of the demo checkpoint."""
-    return start_server()
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[TritonServer]:
+    """A server of the demo checkpoint that modules share: each sees the end of what it asks."""
+    with running_server(max_sequences=8) as server:
+        yield server

@@ -66,8 +66,8 @@ ONLY_GENERATE = {
 
 
 @pytest.fixture(scope="module")
-def server(start_server):
-    return start_server()
+def server(demo_server):
+    return demo_server
 
 
 async def ask(server, model, inputs, **options):

@@ -15,8 +15,8 @@ MODELS = pytest.mark.parametrize("model", ["generate", "text_generation"])
 
 
 @pytest.fixture(scope="module")
-def server(start_server):
-    return start_server()
+def server(demo_server):
+    return demo_server
 
 
 @pytest.fixture

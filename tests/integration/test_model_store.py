@@ -17,6 +17,7 @@ from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.limits import Limits
 from tritonlm.server import model_processes
 
+pytestmark = pytest.mark.timeout(300)  # each test loads several models
 PROMPT = "ROMEO:"
 PROMPT_IDS = [0, 850, 30]
 MODELS = {"alpha": {"default_max_tokens": 30}, "beta": {}, "broken": {"model": "/no/such/folder"}}

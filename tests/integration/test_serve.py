@@ -16,6 +16,7 @@ from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.errors import StartFailure
 from tritonlm.server import preflight, processes, runtime
 
+pytestmark = pytest.mark.timeout(300)  # each test starts a server, or two
 PROMPT = {"text_input": "ROMEO:", "temperature": 0}
 
 

@@ -23,8 +23,8 @@ MAX_TOKENS = 24
 
 
 @pytest.fixture(scope="module")
-def server(start_server):
-    return start_server()
+def server(demo_server):
+    return demo_server
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ build(drawing._draw, 4, {"WORDS": 6, "BITS": 16, "IDS": 1024}, HALVES | {"tokens
 """
 
 
+@pytest.mark.timeout(300)
 def test_kernels_compile_for_a_gpu_of_the_day():
     environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", COMPILE % (HOPPER,)], env=environ,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 
 import pytest
@@ -115,9 +116,10 @@ async def test_who_gives_up_waiting_holds_nothing():
     async with managed() as (client, control, _, _):
         control.may_load.clear()
         waiting = asyncio.ensure_future(client.lease("a"))
-        await asyncio.sleep(0.05)
-        [model, *_] = (await client.status()).models
-        assert (model.num_waiting, model.progress) == (1, "1 of 3 parts, 0 s")
+        while not (model := (await client.status()).models[0]).num_waiting:
+            await asyncio.sleep(0.01)
+        assert model.num_waiting == 1
+        assert re.fullmatch(r"1 of 3 parts, \d+ s", model.progress)
         waiting.cancel()
         control.may_load.set()
         while (await client.status()).models[0].state != "ready":
