@@ -29,6 +29,8 @@ ALTERNATIVES = [K8S / "components" / name
                 for name in ("gateway-api", "grpc-tls", "inference-pool", "scale-to-zero")]
 """Components that no overlay has: a cluster has one or the other, or the means for them."""
 KUBERNETES = "1.37"
+GROUP_LABEL = "leaderworkerset.sigs.k8s.io/name"
+"""What the pods of a LeaderWorkerSet get from its controller."""
 
 
 def main() -> None:
@@ -38,9 +40,9 @@ def main() -> None:
     if render.command() is None:
         render.fetch()
     for folder in [*OVERLAYS, *map(with_base, ALTERNATIVES)]:
-        text = render.render(folder)
-        (RENDERED / f"{folder.name}.yaml").write_text(text)
-        objects = list(yaml.safe_load_all(text))
+        objects = list(yaml.safe_load_all(render.render(folder)))
+        objects += [pod for each in objects for pod in pods_of_group(each)]
+        (RENDERED / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(objects))
         problems = [problem for each in objects for problem in find_problems(each)]
         if problems:
             sys.exit(f"{folder.name}: " + "\n".join(problems))
@@ -62,6 +64,18 @@ def with_base(component: Path) -> Path:
         "namespace": "tritonlm",
         **{key: [os.path.relpath(path, folder)] for key, path in relative.items()}}))
     return folder
+
+
+def pods_of_group(each: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pods of a LeaderWorkerSet, whose schema here and policies stop at their templates."""
+    if each["kind"] == "LeaderWorkerSet":
+        of_set, group = each["metadata"], each["spec"]["leaderWorkerTemplate"]
+        for name in ("leaderTemplate", "workerTemplate"):
+            metadata, spec = group[name]["metadata"], group[name]["spec"]
+            labels = metadata["labels"] | {GROUP_LABEL: of_set["name"]}
+            yield {"apiVersion": "v1", "kind": "Pod", "spec": spec,
+                   "metadata": of_set | metadata | {
+                       "name": metadata["labels"]["app.kubernetes.io/name"], "labels": labels}}
 
 
 def find_problems(each: dict[str, Any]) -> Iterator[str]:

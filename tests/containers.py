@@ -39,6 +39,10 @@ class Process:
             time.sleep(0.05)
         return found[0]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 

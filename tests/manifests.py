@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +12,8 @@ import yaml
 from k8s import render
 
 OVERLAYS = sorted(folder.name for folder in (render.K8S / "overlays").iterdir())
+LEADER = "triton-0.triton-0.tritonlm"
+"""The name of the first pod of the first group of a LeaderWorkerSet."""
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -37,11 +40,10 @@ class Container:
         return {name: self.spec[name] for name in PROBES if name in self.spec}
 
     def with_word(self, word: str, other: str) -> Container:
-        """With `other` instead of `word` in its command."""
-        words = self.spec["command"]
-        assert word in words
+        """With `other` instead of `word` in its command, or its arguments."""
+        [key] = [key for key in ("command", "args") if word in self.spec.get(key, ())]
         return replace(self, spec=self.spec | {
-            "command": [other if each == word else each for each in words]})
+            key: [other if each == word else each for each in self.spec[key]]})
 
     def port(self, name: str) -> int:
         return next(port["containerPort"] for port in self.spec["ports"] if port["name"] == name)
@@ -64,16 +66,39 @@ def scaling_metrics() -> str:
                      for path in sorted((render.K8S / "components" / name).glob("*.yaml")))
 
 
+def _templates(each: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The pods of a workload, and what its controller adds to their environment."""
+    if each["kind"] in {"Deployment", "Job"}:
+        yield each["spec"]["template"], {}
+    if each["kind"] == "LeaderWorkerSet":
+        group = each["spec"]["leaderWorkerTemplate"]
+        for index, template in enumerate((group["leaderTemplate"], group["workerTemplate"])):
+            yield template, {"LWS_LEADER_ADDRESS": LEADER, "LWS_WORKER_INDEX": str(index)}
+
+
+def _expanded(value: Any, environ: dict[str, str]) -> Any:
+    """With the variables in the texts of a list filled in, as the kubelet does."""
+    return [re.sub(r"\$\((\w+)\)", lambda it: environ[it[1]], text) for text in value]
+
+
 def _containers(found: list[dict[str, Any]]) -> Iterator[Container]:
     maps = {each["metadata"]["name"]: each["data"] for each in found
             if each["kind"] == "ConfigMap"}
     for each in found:
-        if each["kind"] not in {"Deployment", "Job"}:
-            continue
-        pod = each["spec"]["template"]["spec"]
-        for spec in [*pod.get("initContainers", ()), *pod["containers"]]:
-            environ: dict[str, str] = {}
-            for source in spec.get("envFrom", ()):
-                environ |= maps[source["configMapRef"]["name"]]
-            environ |= {pair["name"]: pair["value"] for pair in spec.get("env", ())}
-            yield Container(each["metadata"]["name"], spec, pod, environ)
+        for template, environ in _templates(each):
+            pod = template["spec"]
+            for spec in [*pod.get("initContainers", ()), *pod["containers"]]:
+                yield _container(each["metadata"]["name"], spec, pod, dict(environ), maps)
+
+
+def _container(
+    workload: str, spec: dict[str, Any], pod: dict[str, Any], environ: dict[str, str],
+    maps: dict[str, dict[str, str]],
+) -> Container:
+    for source in spec.get("envFrom", ()):
+        environ |= maps[source["configMapRef"]["name"]]
+    for pair in spec.get("env", ()):
+        [environ[pair["name"]]] = _expanded([pair["value"]], environ)
+    if "args" in spec:
+        spec = spec | {"args": _expanded(spec["args"], environ)}
+    return Container(workload, spec, pod, environ)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from functools import reduce
 
 import pytest
 import typer
@@ -27,6 +27,7 @@ from tritonlm.cli import app
 from tritonlm.commands.residents import statuses
 from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
 from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.logs import JSON_START, PREFIX
 from tritonlm.manager.limits import Limits
 from tritonlm.server import reaper
 from tritonlm.server.command import SET_BY_LAUNCHER
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.skipif(render.command() is None,
                                 reason="needs kustomize or kubectl: make k8s-check fetches one")
 SETTINGS = {"serve": [(ServerSettings, ()), (ModelConfig, SET_BY_LAUNCHER), (GatewayStart, ())],
             "repo serve": [(Limits, ()), (ManagerStart, ()), (GatewayStart, ())],
-            "gateway": [(GatewaySettings, ())], "fetch": []}
+            "gateway": [(GatewaySettings, ())]}
 MODEL_LIST = "/etc/tritonlm/models/models.txt"
 MANAGER = f"localhost:{ManagerStart.manager_port}"
 
@@ -109,27 +110,32 @@ def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay
         if "command" in container.spec:  # another program, which is started below
             continue
         stage = images.stages()[IMAGES[container.image]]
-        name, command = " ".join(container.spec["args"]), command_of(*container.spec["args"])
+        name, command, options = command_of(container.spec["args"])
         settings = {key: value for key, value in (stage.environ | container.environ).items()
                     if key.startswith("TRITONLM_")}
         with monkeypatch.context() as patch:
             for key, value in settings.items():
                 patch.setenv(key, value)
-            given = command.make_context(name, [])
-            unknown = set(settings) - {
-                parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}"
-                for parameter in command.params}
-            if name == "fetch":  # shares the server's settings, and needs two of them
-                assert given.params["model"] == settings["TRITONLM_MODEL"]
-            else:
-                assert not unknown, container.name
-            for kind, hidden in SETTINGS[name]:
-                settings_of(kind, given.params, hidden)
+            given = command.make_context(name, options)
+            known = {
+                parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}":
+                given.params[parameter.name] for parameter in command.params}
+            if name in SETTINGS:
+                assert not set(settings) - set(known), container.name
+                for kind, hidden in SETTINGS[name]:
+                    settings_of(kind, given.params, hidden)
+            else:  # it shares what is set for servers, and needs little of it
+                shared = known.keys() & settings.keys()
+                assert shared
+                assert {key: known[key] for key in shared} == {key: settings[key] for key in shared}
 
 
-def command_of(*names):
-    """The command of that name, or of a name in a group."""
-    return reduce(lambda group, name: group.commands[name], names, typer.main.get_command(app))
+def command_of(words):
+    """The name of a command, perhaps one in a group, the command, and its options."""
+    command, options = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[options.pop(0)]
+    return " ".join(words[: len(words) - len(options)]), command, options
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
@@ -152,6 +158,66 @@ def test_the_serving_container_has_shared_memory_of_its_own(overlay):
     mounts = {mount["mountPath"]: mount["name"] for mount in container.spec["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in container.pod["volumes"]}
     assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_a_machine_has_a_gpu_for_each_process_of_its_engines(overlay):
+    found = manifests.containers(overlay)
+    environ = found["triton/triton"].environ
+    copies, parts, machines = (int(environ.get(f"TRITONLM_{name}", "1")) for name in (
+        "NUM_ENGINES", "TENSOR_PARALLEL", "TENSOR_PARALLEL_NODES"))
+    needed = 0 if environ.get("TRITONLM_DEVICE") == "cpu" else copies * parts // machines
+    serving = [found[name] for name in ("triton/triton", "triton/follower") if name in found]
+    assert len(serving) == min(machines, 2)
+    for container in serving:
+        assert container.spec["resources"]["limits"].get("nvidia.com/gpu", 0) == needed
+
+
+@pytest.fixture(scope="module")
+def group(prefix, tritonserver, tmp_path_factory):
+    """Leader and follower as in overlay leader-worker, two parts of the demo model on the CPU."""
+    found, home = manifests.containers("leader-worker"), str(tmp_path_factory.mktemp("home"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    here = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
+            "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1", "HOME": home,
+            "TRITONLM_DEVICE": "cpu", "TRITONLM_DTYPE": "float32", "TRITONLM_TENSOR_PARALLEL": "2",
+            "TRITONLM_TENSOR_PARALLEL_ADDRESS": address,
+            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    with started(found["triton/fetch"], prefix, **here) as (process, _):
+        assert process.wait(60) == 0, process.lines
+    following = found["triton/follower"].with_word(
+        found["triton/triton"].environ["TRITONLM_TENSOR_PARALLEL_ADDRESS"], address)
+    with (started(found["triton/triton"], prefix, **here) as (leader, environ),
+          started(following, prefix, HOME=home) as (follower, _)):
+        addresses = json.loads(leader.wait_for('"message": "ready"'))
+        yield leader, follower, environ | {"TRITONLM_URL": addresses["grpc"]}
+
+
+def test_a_machine_follows_another_until_that_one_ends(group):
+    leader, follower, environ = group
+    [probe] = probe_commands("leader-worker") & {("tritonlm", "health", "--timeout-s", "10")}
+    done = subprocess.run(probe, env=environ, capture_output=True, text=True, check=False)
+    assert "one token in" in done.stdout, done.stdout + done.stderr
+    container = manifests.containers("leader-worker")["triton/follower"]
+    [*shell, wait] = container.spec["lifecycle"]["preStop"]["exec"]["command"]
+    assert " 1;" in wait
+    with subprocess.Popen([*shell, wait.replace(" 1;", f" {follower.pid};", 1)],
+                          stderr=subprocess.DEVNULL) as before_stop:
+        leader.terminate()
+        assert leader.wait(30) == 0
+        assert follower.wait(30) == 1
+        assert before_stop.wait(10) == 0
+    assert not [line for line in follower.lines if line.startswith(PREFIX)]
+    told = [json.loads(line) for line in follower.lines if line.startswith(JSON_START)]
+    assert "follow" in {line["process"] for line in told}
+
+
+def test_a_follower_may_take_as_long_to_end_as_its_leader():
+    found = manifests.containers("leader-worker")
+    leader, follower = found["triton/triton"], found["triton/follower"]
+    assert (follower.pod["terminationGracePeriodSeconds"]
+            >= leader.pod["terminationGracePeriodSeconds"])
 
 
 def test_weights_are_fetched_once_and_servers_wait_for_them_without_a_hub(prefix, tmp_path):
