@@ -40,6 +40,9 @@ def main(
     )] = 0,
     prompt_tokens: Annotated[int, typer.Option(min=1)] = 512,
     output_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    range_ratio: Annotated[float, typer.Option(
+        min=0, max=0.99, help="Lengths differ by up to this share of themselves; with 0 all "
+                              "streams end together, and the next ones come together.")] = 0.0,
     processes: Annotated[int, typer.Option(min=1, help="Client processes.")] = 2,
     vocab_size: Annotated[int, typer.Option(
         min=1, help="Prompts are random ids below it.")] = 256,
@@ -53,7 +56,8 @@ def main(
     if model not in MODELS:
         raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
     load = Load("localhost:0", model=model, num_input_tokens=prompt_tokens,
-                num_output_tokens=output_tokens, vocab_size=vocab_size, ignore_eos=True)
+                num_output_tokens=output_tokens, vocab_size=vocab_size, ignore_eos=True,
+                range_ratio=range_ratio)
     about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results = Results(json_file, about | {"echo_step_ms": echo_step_ms})
     with contextlib.ExitStack() as stack:
