@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from tests.exported_metrics import exported_names, names_in
 
+from tritonlm.cli import app
+
 ROOT = Path(__file__).parents[3]
+RUNBOOK = ROOT / "docs" / "alerts.md"
 RULES = ROOT / "k8s" / "components" / "monitoring" / "rules.yaml"
 CASES = Path(__file__).with_name("rules_test.yaml")
 SPEC = yaml.safe_load(RULES.read_text())["spec"]
@@ -54,10 +59,24 @@ def test_an_alert_that_does_not_fire_fails_the_cases(folder):
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_how_bad_it_is_and_what_to_do(alert):
+def test_an_alert_says_how_bad_it_is_and_where_to_read_on(alert):
     assert alert["labels"]["severity"] in {"warning", "critical"}
-    assert set(alert["annotations"]) == {"summary", "description", "runbook"}
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    assert alert["annotations"]["runbook_url"] == f"docs/alerts.md#{alert['alert'].lower()}"
     assert alert["alert"] in CASES.read_text(), "nothing tests that it fires"
+
+
+def test_the_runbook_has_a_command_for_each_alert():
+    sections = dict(re.findall(r"^## (Tritonlm\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(),
+                               re.MULTILINE | re.DOTALL))
+    assert list(sections) == [alert["alert"] for alert in ALERTS]
+    for name, text in sections.items():
+        [command] = re.findall(r"```sh\nkubectl (.*)\n```", text)
+        words = shlex.split(command.partition(" -- ")[2])
+        if words and words[0] == "tritonlm":
+            typer.main.get_command(app).commands[words[1]].make_context(words[1], words[2:])
+        else:
+            assert "nvidia-smi" in words or " logs " in command, name
 
 
 def test_rules_ask_for_metrics_that_are_exported():
