@@ -41,8 +41,8 @@ ENV PATH=/opt/tritonlm/bin:$PATH \
 USER 10001
 WORKDIR /home/tritonlm
 EXPOSE 8000 8001 8002
-# Loading and compiling a large model takes minutes. A token is asked for, since tritonserver calls a
-# model ready whose engine is gone.
+# Loading and compiling a large model takes minutes. Each model that is loaded is asked for something,
+# since tritonserver calls one ready whose engine or process is gone.
 HEALTHCHECK --start-period=30m --interval=30s --timeout=20s \
     CMD ["tritonlm", "health", "--timeout-s", "15", "--may-be-full"]
 ENTRYPOINT ["tritonlm"]

@@ -8,7 +8,7 @@ twice is taken from the first of these. Nothing is ignored: an unknown name is r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -136,6 +136,15 @@ TASK_MODELS = {
                       (LABEL, SCORE._replace(dims=(-1,)), NUM_INPUT_TOKENS)),
 }
 """Models of task_repository: one text or pair a row, up to 64 rows a request, one answer."""
+
+
+def task_of(inputs: Set[str], outputs: Set[str], is_decoupled: bool) -> str | None:
+    """What a model does, if it takes texts as well as token ids: the names of its tensors tell."""
+    if is_decoupled and inputs >= {tensor.name for tensor in PROMPT}:
+        return "generate"
+    return next((task for task, model in TASK_MODELS.items() if "input_ids" in inputs
+                 and inputs >= {tensor.name for tensor in model.inputs}
+                 and outputs >= {tensor.name for tensor in model.outputs}), None)
 
 
 @dataclass(frozen=True)

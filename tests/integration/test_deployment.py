@@ -261,7 +261,9 @@ def test_probes_of_many_models_ask_the_manager_and_what_is_pinned(many):
         assert here != list(command)
         done = subprocess.run(here, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (here, done.stdout + done.stderr)
-        assert "inference of chat: one token in" in done.stdout
+        assert "answer of chat: one token in" in done.stdout
+    of_image = images.stages()["server"].health
+    assert subprocess.run(of_image, env=environ, capture_output=True, check=False).returncode == 0
     absent = [word.replace(MANAGER, "localhost:9") for word in command]
     assert subprocess.run(absent, env=environ, capture_output=True, check=False).returncode == 1
 

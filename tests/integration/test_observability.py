@@ -285,6 +285,14 @@ def test_top_shows_server_and_gateway(server, gateway):
     assert "requests in flight" in output
 
 
+def test_health_asks_each_model_for_the_least_that_it_does(server):
+    result = CliRunner().invoke(app, ["health", "--url", server.grpc_url])
+    assert result.exit_code == 0, result.output
+    assert dict(re.findall(r"answer of (\w+): (.*) in ", result.output)) == {
+        "generate": "one token", "embed": "an answer", "rerank": "an answer",
+        "classify": "an answer"}
+
+
 def test_diagnose_finds_that_steps_take_the_time(server):
     result = CliRunner().invoke(app, [
         "diagnose", "--url", server.grpc_url, "--metrics", host_of(server.metrics_url),

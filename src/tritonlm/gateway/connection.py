@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from tritonlm.contract import PROMPT, TASK_MODELS
+from tritonlm import contract
 from tritonlm.errors import Unavailable
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
@@ -30,7 +30,6 @@ OF_A_RUN = frozenset({"run_dir", "server_url"})
 """Settings of a model that say nothing about its answers."""
 GENERATE = "generate"
 """The task of the models that stream text; the others are named in the contract."""
-PROMPT_NAMES = {tensor.name for tensor in PROMPT}
 
 
 class TritonConnection:
@@ -124,14 +123,10 @@ def _channel(address: ServerAddress, settings: GatewaySettings) -> grpc.aio.Chan
 
 
 def task_of(config: ModelConfig) -> str | None:
-    """What a model does, if it takes texts as well as token ids: its tensors tell."""
-    inputs = {tensor.name for tensor in config.input}
-    outputs = {tensor.name for tensor in config.output}
-    if config.model_transaction_policy.decoupled and inputs >= PROMPT_NAMES:
-        return GENERATE
-    return next((task for task, model in TASK_MODELS.items() if "input_ids" in inputs
-                 and inputs >= {tensor.name for tensor in model.inputs}
-                 and outputs >= {tensor.name for tensor in model.outputs}), None)
+    """What a model does, if the gateway can use it."""
+    return contract.task_of({tensor.name for tensor in config.input},
+                            {tensor.name for tensor in config.output},
+                            config.model_transaction_policy.decoupled)
 
 
 def _digest(config: ModelConfig) -> str:

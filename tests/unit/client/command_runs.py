@@ -10,6 +10,7 @@ from tritonclient.grpc.service_pb2 import ModelConfigResponse
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
+from tritonlm.contract import PROMPT
 
 
 def run(triton, *args, stdin=""):
@@ -29,8 +30,13 @@ def started(triton, *args):
 
 
 def loaded(*names):
+    """Models that stream texts; of them `generate` takes all kinds of prompts."""
     config = ModelConfigResponse()
     config.config.model_transaction_policy.decoupled = True
     config.config.input.add(name="text_input", data_type="TYPE_STRING", dims=[1], optional=True)
     config.config.input.add(name="seed", data_type="TYPE_UINT64", dims=[1], optional=True)
-    return {(name, "READY"): config for name in names}
+    whole = ModelConfigResponse()
+    whole.CopyFrom(config)
+    for tensor in PROMPT[1:]:
+        whole.config.input.add(name=tensor.name, dims=[1], optional=True)
+    return {(name, "READY"): whole if name == "generate" else config for name in names}

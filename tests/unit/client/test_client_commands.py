@@ -173,6 +173,15 @@ def test_a_healthy_server_gives_a_token():
         assert tensors(triton.requests[0])["max_tokens"] == [[1]]
     assert result.exit_code == 0
     assert "model tokenize: READY" in result.stdout
+    assert "answer of generate: one token in" in result.stdout
+
+
+def test_a_server_that_has_nothing_loaded_is_well_unless_a_model_is_asked_for():
+    with serve(lambda *_: iter([failure("Request for unknown model: 'generate'")])) as triton:
+        triton.models = {("chat", ""): None, ("chat_tokenize", ""): None}
+        codes = [run(triton, "health", *options).exit_code
+                 for options in ([], ["--model", "generate"])]
+    assert codes == [0, 1]
 
 
 @pytest.mark.parametrize(("names", "script", "error"), [
@@ -189,7 +198,7 @@ def test_health_fails_whatever_is_amiss(names, script, error):
     assert result.exit_code == 1
     assert report["is_live"]
     assert not report["is_healthy"]
-    assert error in report["error"]
+    assert all(error in reply["error"] for reply in report["replies"].values())
 
 
 def test_a_server_whose_queue_is_full_is_well_if_that_is_asked():
