@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import torch
+
 from tritonlm.encoders.checkpoint import Checkpoint
+from tritonlm.encoders.packed_linear import pack_linears
 from tritonlm.engine.device import choose_device
 from tritonlm.errors import first_line
 
@@ -30,7 +34,19 @@ def load_module(checkpoint: Checkpoint, auto_class: Any) -> Any:
         raise checkpoint.refused(f"a {checkpoint.architecture} does not have all weights of a "
                                  f"{type(module).__name__}: {missing[0]} is missing")
     module.config.use_cache = False
-    return module.requires_grad_(False).eval().to(device)
+    module.requires_grad_(False).eval().to(device)
+    if device.type == "cpu":
+        _suit_cpu(module)
+    return module
+
+
+def _suit_cpu(module: Any) -> None:
+    if module.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        pack_linears(module, module.get_input_embeddings().weight)
+    # The threads of a product wait for one another, and all of them for the one whose core
+    # tritonserver has at the moment.
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
 
 
 def pad_id(module: Any, tokenizer: Any) -> int:
