@@ -20,7 +20,7 @@ from tritonlm.errors import InvalidArgument, StartFailure
 from tritonlm.server import ports
 from tritonlm.server.settings import MAX_PORT, ServerSettings
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_INTERVAL_S = 0.05
 
