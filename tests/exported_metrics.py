@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
+from tritonlm.backend import task_metrics
 from tritonlm.backend.metric_definitions import HISTOGRAM, METRICS
 from tritonlm.observability.reference import gateway_definitions
 
 
 def exported_names() -> set[str]:
     """As they are on the pages: three for a histogram."""
-    return {name + part for name, each in (METRICS | gateway_definitions()).items()
-            for part in (("_bucket", "_sum", "_count") if each.kind == HISTOGRAM else ("",))}
+    described = {name + part for name, each in (METRICS | gateway_definitions()).items()
+                 for part in (("_bucket", "_sum", "_count") if each.kind == HISTOGRAM else ("",))}
+    return described | {name for name, _ in (*task_metrics.COUNTERS.values(), task_metrics.MEMORY)}
 
 
 def names_in(expression: str) -> set[str]:

@@ -300,6 +300,6 @@ def test_diagnose_finds_that_steps_take_the_time(server):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["errors"] == []
-    assert {one["process"] for one in found["memory"]} >= {"engine 0 of generate"}
+    assert {one["owner"] for one in found["memory"]} >= {"engine 0 of generate", "embed"}
     decode_ms = next(one["p50_ms"] for one in found["stages"] if one["name"] == "decode")
     assert decode_ms >= (NUM_TOKENS - 1) * STEP_MS / 2

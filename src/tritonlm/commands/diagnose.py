@@ -111,6 +111,6 @@ def _print(found: Diagnosis, console: Console) -> None:
         "send it", highlight=False)
     for growth in found.growths:
         sizes = ", ".join(f"{size / MIB:.0f}" for size in growth.sizes_bytes)
-        console.print(f"memory of {growth.process}: {sizes} MiB", highlight=False)
+        console.print(f"memory of {growth.owner}: {sizes} MiB", highlight=False)
     for line in found.verdict():
         console.print(f"- {line}", highlight=False)

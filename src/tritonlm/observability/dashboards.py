@@ -32,7 +32,7 @@ class Dashboard:
     title: str
     label: str
     of_metric: str
-    """A metric that knows the label's values."""
+    """What selects metrics that know the label's values."""
     rows: dict[str, tuple[Panel, ...]]
 
 
@@ -50,7 +50,8 @@ def _latency(title: str, metric: str, by: str = "model") -> Panel:
 
 
 ENGINE = "{{pod}} {{model}} {{engine}}"
-MODELS = Dashboard("tritonlm: models", "model", "tritonlm_requests_total", {
+OF_A_MODEL = '{__name__=~"tritonlm_requests_total|tritonlm_task_rows_total"}'
+MODELS = Dashboard("tritonlm: models", "model", OF_A_MODEL, {
     "Requests": (
         Panel("Requests by how they end", "reqps", {
             "{{outcome}} {{reason}}": _rate("tritonlm_requests_total", "outcome, reason")}),
@@ -97,7 +98,17 @@ MODELS = Dashboard("tritonlm: models", "model", "tritonlm_requests_total", {
             f"{ENGINE} all": "tritonlm_gpu_memory_bytes{}"}),
         Panel("Memory of processes", "bytes", {
             f"engine {ENGINE}": "tritonlm_engine_memory_bytes{}",
-            "front end {{pod}} {{front_end}}": "tritonlm_front_end_memory_bytes{}"}),
+            "front end {{pod}} {{front_end}}": "tritonlm_front_end_memory_bytes{}",
+            "{{pod}} {{model}}": "tritonlm_task_memory_bytes{}"}),
+    ),
+    "Embeddings, scores, labels": (
+        Panel("Rows", "ops", {"{{model}}": _rate("tritonlm_task_rows_total", "model")}),
+        Panel("Rows in a batch", "short", {
+            "{{model}}": _rate("tritonlm_task_rows_total", "model") + " / "
+                         + _rate("tritonlm_task_batches_total", "model")}),
+        Panel("Tokens a second", "short", {
+            "{{model}}": _rate("tritonlm_task_tokens_total", "model"),
+            "{{model}} padding": _rate("tritonlm_task_padding_tokens_total", "model")}),
     ),
 })
 GATEWAY = Dashboard("tritonlm: gateway", "path", "tritonlm_gateway_requests_total", {

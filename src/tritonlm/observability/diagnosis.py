@@ -14,9 +14,11 @@ LARGE_SHARE = 0.3
 """Of the time: a stage that takes more is worth a word."""
 STEADY_SHARE, STEADY_BYTES = 0.02, 8 * MIB
 """A process whose memory grows by less than the larger of these is steady."""
-PROCESSES = {"tritonlm_engine_memory_bytes": "engine",
-             "tritonlm_front_end_memory_bytes": "front_end"}
-"""Metrics of memory, and the label that tells a process apart."""
+MEMORY = {"tritonlm_engine_memory_bytes": "engine {engine} of {model}",
+          "tritonlm_front_end_memory_bytes": "front end {front_end} of {model}",
+          "tritonlm_task_memory_bytes": "{model}",
+          "tritonlm_gpu_memory_used_bytes": "the GPU of engine {engine} of {model}"}
+"""Metrics of memory, and whose it is by their labels."""
 ADVICE = {
     "transport": "the way between client and front end: network, proxies, gateway, Triton itself",
     "queue": "waiting for a place in the batch: more comes than the engine takes; add servers, or "
@@ -61,9 +63,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Growth:
-    """The memory of a process at several times, evenly spread over the requests."""
+    """The memory of a process or GPU at several times, evenly spread over the requests."""
 
-    process: str
+    owner: str
     sizes_bytes: Sequence[float]
 
     @property
@@ -109,17 +111,16 @@ class Diagnosis:
                        "making text and sending: raise front_ends, or stream_interval_ms")
         for growth in self.growths:
             if not growth.is_steady:
-                yield (f"{growth.process} has grown by {growth.late_bytes / MIB:.0f} MiB in the "
+                yield (f"{growth.owner} has grown by {growth.late_bytes / MIB:.0f} MiB in the "
                        "second half: look again with more --requests; what goes on growing leaks")
         if self.growths and all(growth.is_steady for growth in self.growths):
             yield "memory is steady"
 
 
 def growths(pages: Sequence[Page]) -> list[Growth]:
-    """The memory of each process that is on all pages."""
-    return [Growth(f"{kind.replace('_', ' ')} {dict(key)[kind]} of {dict(key)['model']}",
-                   [page.samples[name][key] for page in pages])
-            for name, kind in PROCESSES.items()
+    """The memory of each process and GPU that is on all pages."""
+    return [Growth(owner.format_map(dict(key)), [page.samples[name][key] for page in pages])
+            for name, owner in MEMORY.items()
             for key in sorted(pages[0].samples.get(name, {}), key=sorted)
             if all(key in page.samples.get(name, {}) for page in pages)]
 

@@ -14,7 +14,7 @@ from tests.unit.backend.test_tokenize import value
 
 from tritonlm.backend.classify import Classify
 from tritonlm.backend.embed import Embed
-from tritonlm.backend.task_metrics import COUNTERS
+from tritonlm.backend.task_metrics import COUNTERS, MEMORY
 from tritonlm.backend.task_tokenize import EmbedTokenize
 from tritonlm.logs import JSON_START
 
@@ -57,6 +57,8 @@ def test_what_was_computed_is_counted_and_padding_apart(tmp_path):
     assert (shown("num_rows"), shown("num_batches")) == (2, 1)
     assert shown("num_tokens") == short + long
     assert shown("num_padding_tokens") == long - short
+    [memory] = pb_utils.MetricFamily.families[MEMORY[0]].metrics
+    assert memory.value > 10 * 2**20
 
 
 def test_a_bad_request_does_not_harm_the_others_of_its_batch(tmp_path):
@@ -123,4 +125,4 @@ def test_an_unknown_setting_fails_the_load(tmp_path):
 def test_the_documentation_knows_the_metrics():
     text = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text()
     rows = dict(re.findall(r"\| `(tritonlm_task_\w+)` \| (.*) \|", text))
-    assert rows == dict(COUNTERS.values())
+    assert rows == dict([*COUNTERS.values(), MEMORY])

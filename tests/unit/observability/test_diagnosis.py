@@ -75,6 +75,17 @@ def test_memory_is_that_of_the_processes_on_both_pages():
     assert growths([page(10, 20), page(15)]) == [Growth("engine 0 of generate", [10, 15])]
 
 
+def test_memory_of_front_ends_task_models_and_gpus_is_looked_at_too():
+    page = Page.parse({"one": """
+tritonlm_front_end_memory_bytes{front_end="generate_0_0",model="generate"} 1
+tritonlm_task_memory_bytes{model="embed"} 2
+tritonlm_gpu_memory_used_bytes{engine="0",front_end="generate_0_0",model="generate"} 3
+"""}, 0.0)
+    assert {growth.owner: growth.sizes_bytes for growth in growths([page, page])} == {
+        "front end generate_0_0 of generate": [1, 1], "embed": [2, 2],
+        "the GPU of engine 0 of generate": [3, 3]}
+
+
 def test_the_command_tells_what_a_server_says():
     perf = ('{"queue_ms": 90.0, "prefill_ms": 1.0, "decode_ms": 2.0, "detokenize_ms": 0.1, '
             '"send_ms": 0.1, "total_ms": 100.0, "num_prompt_tokens": 5, "num_cached_tokens": 0, '
