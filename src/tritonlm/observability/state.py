@@ -72,6 +72,19 @@ class EngineState:
 
 
 @dataclass(frozen=True)
+class TaskState:
+    """What a model of embeddings, scores or labels tells; None if it had nothing to do."""
+
+    model: str
+    rows_per_s: float
+    rows_per_batch: float | None
+    tokens_per_s: float
+    padding: float | None
+    """Tokens of padding for each token."""
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
 class PathState:
     """What a gateway tells of a path."""
 
@@ -126,6 +139,18 @@ def _engine(interval: Interval, labels: dict[str, str]) -> EngineState:
         interval.growth("tritonlm_engine_starts_total", **labels),
         now("tritonlm_engine_memory_bytes"), gpu_usage[0] if gpu_usage else None,
         now("tritonlm_gpu_memory_used_bytes") / gpu_bytes if gpu_bytes else None)
+
+
+def tasks(interval: Interval) -> list[TaskState]:
+    """Of all servers together, by model."""
+    return [TaskState(
+        model, interval.rate("tritonlm_task_rows_total", model=model),
+        interval.ratio("tritonlm_task_rows_total", "tritonlm_task_batches_total", model=model),
+        interval.rate("tritonlm_task_tokens_total", model=model),
+        interval.ratio("tritonlm_task_padding_tokens_total", "tritonlm_task_tokens_total",
+                       model=model),
+        sum(interval.now.values("tritonlm_task_memory_bytes", model=model)))
+        for model in interval.now.label_values("tritonlm_task_rows_total", "model")]
 
 
 def paths(interval: Interval) -> list[PathState]:

@@ -17,6 +17,8 @@ MIB = 2**20
 def frame(interval: Interval, silent: list[str]) -> RenderableType:
     """All that there is to see; `silent` are the pages that did not answer."""
     parts: list[RenderableType] = [_models(interval), _engines(interval)]
+    if interval.now.samples.get("tritonlm_task_rows_total"):
+        parts.append(_tasks(interval))
     if interval.now.samples.get("tritonlm_gateway_requests_total"):
         parts.append(_gateway(interval))
     return Group(*parts, _alerts(interval, silent))
@@ -42,6 +44,15 @@ def _engines(interval: Interval) -> Table:
                       _percent(each.kv_usage), _percent(each.prefix_hits),
                       f"{each.steps_per_s:.0f}", _mib(each.memory_bytes),
                       _percent(each.gpu_usage), _percent(each.gpu_memory))
+    return table
+
+
+def _tasks(interval: Interval) -> Table:
+    table = _table("task", "rows/s", "rows a batch", "tokens/s", "padding", "memory")
+    for each in state.tasks(interval):
+        batch = "-" if each.rows_per_batch is None else f"{each.rows_per_batch:.1f}"
+        table.add_row(each.model, f"{each.rows_per_s:.1f}", batch, f"{each.tokens_per_s:,.0f}",
+                      _percent(each.padding), _mib(each.memory_bytes))
     return table
 
 

@@ -73,6 +73,20 @@ def test_a_models_state_is_that_of_the_interval(interval):
     assert model.num_unfinished == 4
 
 
+def test_a_tasks_state_is_that_of_the_interval():
+    def page(rows, batches, tokens, padding, at_s):
+        return Page.parse({"one": "".join(
+            f'tritonlm_task_{name}{{model="embed"}} {value}\n' for name, value in (
+                ("rows_total", rows), ("batches_total", batches), ("tokens_total", tokens),
+                ("padding_tokens_total", padding), ("memory_bytes", 2**30)))}, at_s)
+
+    interval = Interval(page(10, 5, 100, 10, 0.0), page(70, 25, 400, 40, 10.0))
+    assert state.tasks(interval) == [state.TaskState("embed", 6.0, 3.0, 30.0, 0.1, 2**30)]
+    console = Console(width=200, file=io.StringIO())
+    console.print(frame(interval, []))
+    assert "embed 6.0 3.0 30 10 % 1,024 MiB" in " ".join(console.file.getvalue().split())
+
+
 def test_an_engines_state_is_that_of_the_interval(interval):
     [engine] = state.engines(interval)
     assert (engine.num_running, engine.num_waiting, engine.kv_usage) == (2, 2, 0.97)
