@@ -31,3 +31,15 @@ def test_a_driver_that_does_not_tell_its_use_leaves_the_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "utilization", fail)
     measured = resources.measure()
     assert (measured.gpu_memory_bytes, measured.gpu_usage) == (80, None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_numbers_are_the_drivers():
+    held = torch.ones(2**28, device="cuda")
+    measured = resources.measure()
+    pynvml.nvmlInit()
+    told = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
+    assert measured.gpu_memory_bytes == pytest.approx(told.total, rel=0.05)
+    assert measured.gpu_memory_used_bytes == pytest.approx(told.used, rel=0.2)
+    assert measured.gpu_memory_used_bytes > held.nbytes
+    assert 0 <= measured.gpu_usage <= 1
