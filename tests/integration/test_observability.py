@@ -29,6 +29,7 @@ from tritonlm.logs import JSON_START, PREFIX
 from tritonlm.observability.dashboards import DASHBOARDS, as_json
 from tritonlm.server.settings import ServerSettings
 
+pytestmark = pytest.mark.timeout(300)  # the first waits for servers, a gateway and Prometheus
 TRACE_ID, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{CLIENT_SPAN}-01"
 NUM_TOKENS, STEP_MS = 40, 3
