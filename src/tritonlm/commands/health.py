@@ -119,7 +119,7 @@ def examine(
     if model is not None:
         tasks = {model: tasks.get(model, "generate")}
     with ThreadPoolExecutor(max(1, len(tasks))) as asking:
-        replies = asking.map(lambda item: _reply(url, *item, timeout_s), tasks.items())
+        replies = asking.map(lambda name: _reply(url, name, tasks[name], timeout_s), tasks)
         return Health(True, {each.name: each.state for each in infos},
                       dict(zip(tasks, replies, strict=True)))
 
