@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from tests.task_checkpoints import save_classifier, save_cross_encoder, save_emb
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from tritonclient.utils import InferenceServerException
 
-from tritonlm.server import repository
+from tritonlm.server import queue_policy
 
 TEXTS = ["The cat sat", "on", "Now is the winter of our discontent made glorious", "the dog's mat",
          "the sun of York and the cat and the dog and the mat of the cat"]
@@ -46,21 +45,12 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(start_server, folders, tmp_path_factory):
+def server(start_server, folders):
     models = {f"{task}_model": str(folder) for task, folder in folders.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repository, "TASK_REPOSITORY", short_queue(tmp_path_factory.mktemp("queue")))
-        return start_server(front_ends=1, **models)
-
-
-def short_queue(folder):
-    """A copy of the models, of which `classify` has a short queue."""
-    copy = folder / repository.TASK_REPOSITORY.name
-    shutil.copytree(repository.TASK_REPOSITORY, copy)
-    config = copy / "classify" / "config.pbtxt"
-    config.write_text(config.read_text().replace("max_queue_size: 1024",
-                                                 f"max_queue_size: {QUEUE_SIZE}"))
-    return copy
+        patch.setattr(queue_policy, "QUEUE_POLICY", queue_policy.QUEUE_POLICY.replace(
+            "max_queue_size: 1024", f"max_queue_size: {QUEUE_SIZE}"))
+        return start_server(front_ends=1, classify_settings='{"queue_policy": true}', **models)
 
 
 @pytest.fixture

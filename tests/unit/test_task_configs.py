@@ -9,7 +9,8 @@ from tritonclient.grpc import model_config_pb2
 
 from tritonlm.contract import TASK_MODELS
 from tritonlm.encoders.config import CONFIGS
-from tritonlm.server.repository import TASK_REPOSITORY, TASKS
+from tritonlm.server.model_store import ModelStore
+from tritonlm.server.repository import TASK_REPOSITORY, TASKS, render_tasks
 
 ENSEMBLES = {"embedding": ["embed_tokenize", "embed"], "reranking": ["rerank_tokenize", "rerank"]}
 TEXTS = {"text_input", "query", "document"}
@@ -17,8 +18,11 @@ every_model = pytest.mark.parametrize("name", TASK_MODELS)
 
 
 def read(name):
-    return text_format.Parse((TASK_REPOSITORY / name / "config.pbtxt").read_text(),
-                             model_config_pb2.ModelConfig())
+    return read_config(TASK_REPOSITORY / name)
+
+
+def read_config(folder):
+    return text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
 
 def test_the_repository_has_the_models_of_each_task_and_no_others():
@@ -41,17 +45,27 @@ def test_requests_have_up_to_64_rows(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_requests_of_other_lengths_share_a_batch_in_a_bounded_queue(name):
+def test_requests_of_other_lengths_share_a_batch(name):
     config = read(name)
     ragged = {field.name for field in config.input if list(field.dims) == [-1]}
     assert ragged == {field.name for field in config.input if field.allow_ragged_batch}
-    batching = config.dynamic_batching
-    assert batching.preferred_batch_size
-    assert batching.priority_levels == 4
-    policy = batching.default_queue_policy
-    assert policy.max_queue_size
-    assert policy.default_timeout_microseconds
-    assert policy.allow_timeout_override
+    assert config.dynamic_batching.preferred_batch_size
+    assert config.dynamic_batching.max_queue_delay_microseconds
+    assert not config.dynamic_batching.priority_levels
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_queue_has_levels_bounds_and_timeouts_if_that_is_asked_for(tmp_path, task):
+    render_tasks(tmp_path, [CONFIGS[task](model="/a", queue_policy=True)])
+    ModelStore(tmp_path / "store").add("mine", task, CONFIGS[task](model="/a", queue_policy=True))
+    for path in (tmp_path / "task_repository" / task, tmp_path / "store" / "mine"):
+        batching = read_config(path).dynamic_batching
+        assert batching.preferred_batch_size
+        assert batching.priority_levels == 4
+        policy = batching.default_queue_policy
+        assert policy.max_queue_size
+        assert policy.default_timeout_microseconds
+        assert policy.allow_timeout_override
 
 
 @pytest.mark.parametrize(("name", "steps"), ENSEMBLES.items())

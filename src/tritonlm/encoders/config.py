@@ -65,6 +65,8 @@ class TaskConfig:
     """Tokens that are computed together, padding included; more become several batches."""
     truncate: bool = False
     """true or false: cut what is longer than max_model_len, instead of refusing it."""
+    queue_policy: bool = False
+    """true or false: levels of priority, bounds and timeouts in Triton's queue, which is slower."""
     log_format: str = "text"
     """text or json: lines of log for people, or JSON objects."""
     request_log: bool = False

@@ -20,6 +20,7 @@ from typing import Any
 from tritonlm.config import VERSION_SETTINGS, ModelConfig, parse_settings, settings_texts
 from tritonlm.encoders.config import CONFIGS, TaskConfig
 from tritonlm.errors import InvalidArgument, NotFound
+from tritonlm.server.queue_policy import with_queue_policy
 from tritonlm.server.repository import CONFIG_NAME, FRONT_END, REPOSITORIES
 from tritonlm.server.runtime import PROJECT
 
@@ -125,7 +126,9 @@ class ModelStore:
             for suffix, source in PARTS[task].items():
                 part = Path(draft, name + suffix)
                 part.mkdir()
-                (part / CONFIG_NAME).write_text(_config(name, suffix, task, front_ends))
+                text = _config(name, suffix, task, front_ends)
+                has_policy = isinstance(config, TaskConfig) and config.queue_policy
+                (part / CONFIG_NAME).write_text(with_queue_policy(text) if has_policy else text)
                 _write_version(part, source, version, config)
             self._move(Path(draft), name, version, is_new)
         return self.read(name)

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonlm.config import settings_texts
 from tritonlm.encoders.config import TaskConfig
 from tritonlm.errors import StartFailure
+from tritonlm.server.queue_policy import with_queue_policy
 from tritonlm.server.runtime import PROJECT
 
 REPOSITORIES = (PROJECT / "model_repository", PROJECT / "ensembles")
@@ -51,6 +52,9 @@ def render_tasks(target: Path, tasks: Sequence[TaskConfig], has_cache: bool = Fa
     for task in tasks:
         for name in TASKS[task.task]:
             _copy(TASK_REPOSITORY / name, copy / name, settings_texts(task), 1, has_cache)
+            if task.queue_policy:
+                config = copy / name / CONFIG_NAME
+                config.write_text(with_queue_policy(config.read_text()))
     return [copy] if tasks else []
 
 
