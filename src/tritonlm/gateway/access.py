@@ -1,11 +1,10 @@
-"""What happens to every request before and after it is answered: who, how much, how long."""
+"""What happens to every request before it is answered: who asks, and how much they may."""
 
 from __future__ import annotations
 
 import logging
 import re
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -14,37 +13,19 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tritonlm.errors import ServingError
-from tritonlm.gateway import metrics, upstream
-from tritonlm.gateway.failures import CLIENT_GONE_STATUS, BodyTooLarge, error_response
+from tritonlm.gateway import upstream
+from tritonlm.gateway.failures import BodyTooLarge, error_response
+from tritonlm.gateway.journal import Journal, Record
 from tritonlm.gateway.keys import ApiKey, KeyRing
 from tritonlm.gateway.limits import Limits
-from tritonlm.gateway.upstream import Upstream
-from tritonlm.gateway.usage import Usage
-from tritonlm.logs import fields, json_line
-from tritonlm.tracing import Tracer
+from tritonlm.logs import fields
 
-LOG = logging.getLogger("tritonlm.access")
 BUGS = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
 OPEN_FOLDER = "/page/"
 """What needs no key."""
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 ID_HEADER = b"x-request-id"
-
-
-@dataclass
-class Record:
-    """One request, as the log and the metrics get it."""
-
-    request_id: str
-    path: str
-    start_s: float = field(default_factory=time.monotonic)
-    status: int = CLIENT_GONE_STATUS
-    first_byte_s: float | None = None
-    model: str = ""
-    usage: Usage = field(default_factory=Usage)
-    key: ApiKey | None = None
-    upstream: Upstream = field(default_factory=Upstream)
 
 
 @dataclass(frozen=True)
@@ -74,14 +55,13 @@ class Access:
 
     def __init__(
         self, app: ASGIApp, keys: KeyRing | None, limits: Limits | None, max_body_bytes: int,
-        is_logged: bool, tracer: Tracer | None = None,
+        journal: Journal,
     ) -> None:
         self._app = app
         self._keys = keys
         self._limits = limits
         self._max_body_bytes = max_body_bytes
-        self._is_logged = is_logged
-        self._tracer = tracer
+        self._journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with what is wrong."""
@@ -89,14 +69,15 @@ class Access:
             try:
                 await self._app(scope, receive, send)
             finally:
-                if self._tracer is not None:
-                    self._tracer.close()
+                if self._journal.tracer is not None:
+                    self._journal.tracer.close()
             return
         connection = HTTPConnection(scope)
-        record = Record(_request_id(connection), scope["path"],
-                        upstream=upstream.begin(self._tracer, connection))
+        record = self._journal.begin(
+            _request_id(connection), scope.get("method", "WEBSOCKET"), scope["path"],
+            upstream.traceparent_of(connection))
+        upstream.CURRENT.set(record.upstream)
         scope.setdefault("state", {})["record"] = record
-        metrics.IN_FLIGHT.inc()
         try:
             await self._admit(scope, connection, receive, _noting(record, send))
         except Exception:
@@ -104,8 +85,7 @@ class Access:
             BUGS.exception("the gateway failed", extra=fields(request_id=record.request_id))
             raise
         finally:
-            metrics.IN_FLIGHT.dec()
-            self._tell(record, scope)
+            self._journal.end(record, getattr(scope.get("route"), "path", "other"))
 
     async def _admit(
         self, scope: Scope, connection: HTTPConnection, receive: Receive, send: Send
@@ -142,48 +122,6 @@ class Access:
             presented = connection.query_params.get("api_key", "") if is_socket else ""
         return Caller(self._keys.find(presented.strip()), self._limits)
 
-    def _tell(self, record: Record, scope: Scope) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", "other")
-        total_s = time.monotonic() - record.start_s
-        metrics.begin_path(path)
-        metrics.REQUESTS.labels(path, str(record.status)).inc()
-        metrics.REQUEST_S.labels(path).observe(total_s)
-        if record.first_byte_s is not None:
-            metrics.FIRST_BYTE_S.labels(path).observe(record.first_byte_s)
-        if record.usage.num_output_tokens:
-            metrics.INPUT_TOKENS.labels(record.model).inc(record.usage.num_input_tokens)
-            metrics.OUTPUT_TOKENS.labels(record.model).inc(record.usage.num_output_tokens)
-        if self._is_logged:
-            LOG.info(_log_line(record, scope, total_s))
-        if record.upstream.span is not None:
-            record.upstream.span.end(_attributes(record, scope), (
-                str(record.status) if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""))
-
-
-def _log_line(record: Record, scope: Scope, total_s: float) -> str:
-    return json_line(
-        "gateway", "request", request_id=record.request_id,
-        method=scope.get("method", "WEBSOCKET"), path=record.path, status=record.status,
-        seconds=round(total_s, 4),
-        first_byte_seconds=record.first_byte_s and round(record.first_byte_s, 4),
-        key=record.key.name if record.key else None, model=record.model or None,
-        input_tokens=record.usage.num_input_tokens, output_tokens=record.usage.num_output_tokens,
-        server_request_ids=list(record.upstream.request_ids))
-
-
-def _attributes(record: Record, scope: Scope) -> dict[str, Any]:
-    """What a span tells, under OpenTelemetry's names."""
-    return {
-        "http.request.method": scope.get("method", "GET"), "url.path": record.path,
-        "http.response.status_code": int(record.status),
-        "gen_ai.request.model": record.model or None,
-        "gen_ai.usage.input_tokens": record.usage.num_input_tokens,
-        "gen_ai.usage.output_tokens": record.usage.num_output_tokens,
-        "tritonlm.request_id": record.request_id,
-        "tritonlm.first_byte_seconds": record.first_byte_s,
-    }
-
 
 def _request_id(connection: HTTPConnection) -> str:
     """The client's own, if it is a sensible one."""
@@ -198,8 +136,8 @@ def _noting(record: Record, send: Send) -> Send:
             record.status = message.get("status", 101)
             message["headers"] = [*message.get("headers", ()),
                                   (ID_HEADER, record.request_id.encode())]
-        elif record.first_byte_s is None and message.get("body"):
-            record.first_byte_s = time.monotonic() - record.start_s
+        elif message.get("body"):
+            record.note_first_byte()
         await send(message)
     return noting
 

@@ -34,6 +34,7 @@ from tritonlm.gateway.events import open_events
 from tritonlm.gateway.failures import error_body, error_response
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
+from tritonlm.gateway.journal import Journal
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.limits import Limits
 from tritonlm.gateway.managed_connection import connect
@@ -62,9 +63,10 @@ TB = TypeVar("TB", bound=TaskBody)
 class Gateway:
     """What the endpoints of a worker share."""
 
-    def __init__(self, settings: GatewaySettings, shared: Path) -> None:
+    def __init__(self, settings: GatewaySettings, shared: Path, journal: Journal) -> None:
         self.settings = settings
         self._shared = shared
+        self._journal = journal
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -73,7 +75,7 @@ class Gateway:
         roster = Roster(settings.addresses,
                         lambda address: Server(connect(address, settings)))
         self.fleet = Fleet(roster, settings.aliases)
-        self.sockets = Sockets(self.fleet)
+        self.sockets = Sockets(self.fleet, self._journal)
         self.relay = Relay(self._shared, self.sockets.serve)
         self.draining = Draining(lambda: self.sockets.num_requests + self.relay.num_passed,
                                  settings.drain_timeout_s)
@@ -178,7 +180,8 @@ class Gateway:
 def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     """The application of one worker; `shared` is a folder that all workers have."""
     logs.configure(settings.log_format)
-    gateway = Gateway(settings, shared)
+    journal = Journal(settings.access_log, from_environment("tritonlm-gateway"))
+    gateway = Gateway(settings, shared, journal)
     read_chat = partial(chat_call, tool_parser=settings.tool_parser)
     chat, completions = (gateway.call(ChatBody, read_chat),
                          gateway.call(CompletionBody, completion_call))
@@ -200,12 +203,13 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         Route("/detokenize", gateway.detokenize, methods=["POST"]),
     ]
     return Starlette(
-        routes=routes, lifespan=gateway.lifespan, middleware=_middleware(settings, shared),
+        routes=routes, lifespan=gateway.lifespan,
+        middleware=_middleware(settings, shared, journal),
         exception_handlers={ServingError: _tell, HTTPException: _tell_http,
                             Exception: _tell_bug})
 
 
-def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
+def _middleware(settings: GatewaySettings, shared: Path, journal: Journal) -> list[Middleware]:
     keys = limits = None
     if settings.keys_file is not None:
         keys = KeyRing.load(settings.keys_file)
@@ -213,8 +217,7 @@ def _middleware(settings: GatewaySettings, shared: Path) -> list[Middleware]:
     cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"],
                       allow_headers=["*"],
                       expose_headers=["x-request-id", "retry-after", CACHE_HEADER])
-    access = Middleware(Access, keys, limits, settings.max_body_bytes, settings.access_log,
-                        from_environment("tritonlm-gateway"))
+    access = Middleware(Access, keys, limits, settings.max_body_bytes, journal)
     return [cors, access] if settings.origins else [access]
 
 

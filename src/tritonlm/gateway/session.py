@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -15,9 +16,9 @@ import msgspec
 from tritonlm.errors import EngineFailure, ServingError
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
-from tritonlm.gateway.failures import error_body
+from tritonlm.gateway.failures import error_body, failure_of
 from tritonlm.gateway.generation import told_piece
-from tritonlm.gateway.usage import Usage
+from tritonlm.gateway.journal import Record
 from tritonlm.logs import fields
 
 LOG = logging.getLogger(__name__)
@@ -53,11 +54,20 @@ class Session:
         """Requests that run."""
         return len(self._running)
 
-    def run(self, request_id: str, answers: Answers) -> None:
-        """Say what comes of `answers`, under an id that is not in use; the caller has entered."""
-        task = asyncio.create_task(self._tell(request_id, answers))
-        self._running[request_id] = answers, task
-        task.add_done_callback(lambda _: self._forget(request_id))
+    def run(self, record: Record, answers: Answers, end: Callable[[], None]) -> None:
+        """Say what comes of `answers`, under an id that is not in use; the caller has entered.
+
+        `record` is filled in meanwhile, and `end` called when it is over.
+        """
+        task = asyncio.create_task(self._tell(record, answers))
+        self._running[record.request_id] = answers, task
+
+        def forget(_: object) -> None:
+            del self._running[record.request_id]
+            self.caller.leave()
+            end()
+
+        task.add_done_callback(forget)
 
     def cancel(self, request_id: str) -> None:
         """End the request of that id, which runs; its last piece says that it was cancelled."""
@@ -83,26 +93,25 @@ class Session:
             self._keep(text)
             yield text
 
-    async def _tell(self, request_id: str, answers: Answers) -> None:
-        usage = Usage()
+    async def _tell(self, record: Record, answers: Answers) -> None:
+        request_id = record.request_id
         try:
             with answers:
                 async for pieces in answers:
                     for prompt, piece in pieces:
-                        usage.count(prompt, piece)
+                        record.usage.count(prompt, piece)
+                        record.note_first_byte()
                         await self._unsent.put(
                             {"type": "chunk", "id": request_id, **told_piece(piece)})
-            last = {"type": "done", "id": request_id, "usage": usage.as_json()}
+            record.status = HTTPStatus.OK
+            last = {"type": "done", "id": request_id, "usage": record.usage.as_json()}
         except Exception as error:
             if not isinstance(error, ServingError):
                 LOG.exception("the gateway failed", extra=fields(request_id=request_id))
                 error = EngineFailure("the gateway failed")
+            record.status = failure_of(error).status
             last = {"type": "error", "id": request_id, **error_body(error)}
         await self._unsent.put(last)
-
-    def _forget(self, request_id: str) -> None:
-        del self._running[request_id]
-        self.caller.leave()
 
     def _keep(self, text: str) -> None:
         self._sent.append(text)

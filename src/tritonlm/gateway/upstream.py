@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from tritonlm.tracing import TRACEPARENT, LiveSpan, Tracer, is_traceparent
+from tritonlm.tracing import TRACEPARENT, LiveSpan, is_traceparent
 
 MAX_TOLD = 100
 """Ids that are kept for the log: a WebSocket may have had any number of requests."""
@@ -28,17 +28,10 @@ CURRENT: ContextVar[Upstream | None] = ContextVar("upstream", default=None)
 """That of the request which is being answered."""
 
 
-def begin(tracer: Tracer | None, connection: HTTPConnection) -> Upstream:
-    """The trace goes on that the client names, if it does so in a valid way; else one begins."""
+def traceparent_of(connection: HTTPConnection) -> str:
+    """The context that the client names, if it does so in a valid way."""
     given = connection.headers.get(TRACEPARENT, "")
-    upstream = Upstream(given if is_traceparent(given) else "")
-    method = connection.scope.get("method", "WEBSOCKET")
-    if tracer is not None and method in {"POST", "WEBSOCKET"}:
-        path = connection.scope["path"]
-        upstream.span = tracer.begin(f"{method} {path}", upstream.traceparent)
-        upstream.traceparent = upstream.span.traceparent
-    CURRENT.set(upstream)
-    return upstream
+    return given if is_traceparent(given) else ""
 
 
 def note(request: ModelInferRequest) -> Upstream | None:

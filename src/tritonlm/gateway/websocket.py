@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +11,17 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
-from tritonlm.gateway import metrics
+from tritonlm.gateway import metrics, upstream
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.body import json_object, read_call
-from tritonlm.gateway.failures import error_body
+from tritonlm.gateway.failures import error_body, failure_of
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
+from tritonlm.gateway.journal import Journal, Record
 from tritonlm.gateway.session import Session
 
+PATH, LABEL = "/ws", "/ws generate"
+"""Of a request on a socket, in the log and in metrics; the socket itself has the path for both."""
 MAX_REQUESTS = 1024
 """At once on one socket."""
 MAX_WINDOW_S = 300
@@ -45,6 +49,7 @@ class Sockets:
     """All sessions of a worker."""
 
     fleet: Fleet
+    journal: Journal
     _seats: dict[str, Seat] = field(default_factory=dict)
 
     @property
@@ -137,7 +142,7 @@ class Sockets:
             if not isinstance(request_id, str):
                 raise InvalidArgument("id", request_id, "it must be a text")
             if kind == "generate":
-                self._generate(session, request_id, message)
+                self._record(session, request_id, message)
             elif kind == "cancel":
                 _cancel(session, request_id)
             else:
@@ -146,12 +151,27 @@ class Sockets:
             return {"type": "error", "id": request_id, **error_body(error)}
         return None
 
-    def _generate(self, session: Session, request_id: str, message: dict[str, Any]) -> None:
-        if request_id in session:
-            raise InvalidArgument("id", request_id, "a request of that id is running")
+    def _record(self, session: Session, request_id: str, message: dict[str, Any]) -> None:
+        """Begin a request within the socket's trace."""
+        socket = upstream.CURRENT.get()
+        record = self.journal.begin(request_id, "GENERATE", PATH,
+                                    socket.traceparent if socket is not None else "")
+        record.key = session.caller.key
+        try:
+            copy_context().run(self._generate, session, record, message)
+        except ServingError as error:
+            record.status = failure_of(error).status
+            self.journal.end(record, LABEL)
+            raise
+
+    def _generate(self, session: Session, record: Record, message: dict[str, Any]) -> None:
+        upstream.CURRENT.set(record.upstream)
+        if record.request_id in session:
+            raise InvalidArgument("id", record.request_id, "a request of that id is running")
         if len(session) >= MAX_REQUESTS:
             raise Unavailable(f"{MAX_REQUESTS} requests run on this socket, the most that may")
         body, options = read_call(message, GenerateBody)
+        record.model = body.model
         options = session.caller.applied_to(options)
         request = streamed_request(body, options, self.fleet.resolve(body.model))
         session.caller.enter()
@@ -160,7 +180,7 @@ class Sockets:
         except ServingError:
             session.caller.leave()
             raise
-        session.run(request_id, answers)
+        session.run(record, answers, lambda: self.journal.end(record, LABEL))
 
 
 async def _speak(socket: WebSocket, session: Session, after: int) -> None:

@@ -7,7 +7,9 @@ from tests.unit.gateway.test_gateway_answers import To
 
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
+from tritonlm.gateway.journal import Record
 from tritonlm.gateway.session import MAX_KEPT_BYTES, MAX_UNSENT, Session
+from tritonlm.gateway.upstream import Upstream
 from tritonlm_client.requests import generation_request
 
 
@@ -23,7 +25,9 @@ class Stream:
 
 def started(session, name="a"):
     stream = Stream()
-    session.run(name, Answers(To(stream), [generation_request("generate", "Hi", {}, True)]))
+    session.run(Record(name, "GENERATE", "/ws", Upstream()),
+                Answers(To(stream), [generation_request("generate", "Hi", {}, True)]),
+                end=lambda: None)
     return stream
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from contextlib import contextmanager
+from operator import itemgetter
 
 import aiohttp
 import pytest
+import websockets
 from tests.drills.waiting import until
 from tests.fakes.otlp_collector import running_collector
 from tests.fakes.triton_service import chunk
+from tests.metrics import samples
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID, SPAN_ID = PARENT.split("-")[1:3]
@@ -61,15 +66,47 @@ async def test_with_a_collector_servers_work_within_the_gateways_span(gateway, m
     assert refused.attributes["http.response.status_code"] == 400
 
 
-async def test_the_log_has_the_ids_that_servers_know(gateway):
-    lines = []
-    handler = logging.Handler()
+@contextmanager
+def heard():
+    """What the log of requests says, once the gateway runs, which sets up its handlers."""
+    lines, logger, handler = [], logging.getLogger("tritonlm.access"), logging.Handler()
     handler.emit = lambda record: lines.append(json.loads(record.getMessage()))
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+async def test_each_request_on_a_websocket_is_told_of(gateway, monkeypatch):
+    with running_collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        async with gateway(answer) as (url, server):
+            with heard() as lines:
+                async with websockets.connect(f"ws{url.removeprefix('http')}/ws") as socket:
+                    for name, options in (("a", {}), ("b", {"temperature": -1})):
+                        await socket.send(json.dumps({
+                            "type": "generate", "id": name, "text_input": "Hi", **options}))
+                    await until(lambda: len(lines) == 2, lambda: lines)
+                await until(lambda: len(lines) == 3, lambda: lines)
+            page = await asyncio.to_thread(samples, f"{url}/metrics",
+                                           "tritonlm_gateway_requests_total")
+    assert [(line["method"], line["path"], line["request_id"], line["status"], line["model"],
+             line["output_tokens"]) for line in sorted(lines[:2], key=itemgetter("status"))] == [
+        ("GENERATE", "/ws", "a", 200, "generate", 3), ("GENERATE", "/ws", "b", 400, "generate", 0)]
+    assert (lines[2]["method"], lines[2]["status"]) == ("WEBSOCKET", 101)
+    assert {labels["status"] for labels, _ in page if labels["path"] == "/ws generate"} >= {
+        "200", "400"}
+    [whole] = [span for span in collector.spans if span.name == "WEBSOCKET /ws"]
+    parts = [span for span in collector.spans if span.name == "GENERATE /ws"]
+    assert [span.parent_id for span in parts] == [whole.span_id] * 2
+    [context] = contexts(server)
+    assert context.split("-")[1:3] in [[whole.trace_id, span.span_id] for span in parts]
+
+
+async def test_the_log_has_the_ids_that_servers_know(gateway):
     async with gateway(answer) as (url, server):
-        logging.getLogger("tritonlm.access").addHandler(handler)
-        await call(url, **{"x-request-id": "it"})
-        await until(lambda: lines, "no line")
-        logging.getLogger("tritonlm.access").removeHandler(handler)
+        with heard() as lines:
+            await call(url, **{"x-request-id": "it"})
+            await until(lambda: lines, "no line")
     [line] = lines
     assert line["server_request_ids"] == [request.id for request in server.requests]
     assert (line["request_id"], line["process"], line["level"]) == ("it", "gateway", "info")
