@@ -33,8 +33,8 @@ async def test_an_engine_is_killed_and_only_its_own_requests_fail(server):
         await until(lambda: tally.num_errors > 0, tally)
         num_finished = tally.num_finished
         await until(lambda: tally.num_finished > num_finished + 2 * NUM_CLIENTS, tally)
-        await assert_both_engines_run(server)
-        await until(lambda: total(server.metrics_url, STARTS) > starts, "a start")
+    await assert_both_engines_run(server)
+    await until(lambda: total(server.metrics_url, STARTS) > starts, "no other has started")
     assert set(tally.outcomes) == {"length", "unavailable"}
     assert tally.num_errors <= NUM_CLIENTS, "those of one engine at most, and none but once"
     await assert_both_sides_agree(server.metrics_url, before, tally)
