@@ -35,6 +35,8 @@ from tritonlm.server import launcher, repository
 from tritonlm.server.tritonserver import TritonServer
 
 SIZES = (1, 4, 8, 16, 32)
+MIN_REQUESTS = 16
+MIN_BATCHES = 2
 STATIC, DYNAMIC, CONTINUOUS = "static, padded", "dynamic batcher, padded", "continuous"
 MODELS = {DYNAMIC: "padded", CONTINUOUS: "complete"}
 ROOT = Path(__file__).parents[1]
@@ -57,23 +59,30 @@ class Request:
 
 
 def main(
-    requests: Annotated[int, typer.Option(min=1)] = 64,
     prompt_tokens: Annotated[int, typer.Option(min=2, help="Mean.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=2, help="Mean.")] = 64,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     svg: Annotated[Path, typer.Option(help="Where the plot goes.")] = ROOT / "docs/batching.svg",
 ) -> None:
-    """Measure batches; lengths are drawn from a half to one and a half times their mean."""
+    """Measure batches; lengths are drawn from a half to one and a half times their mean.
+
+    Each size has the first so many of the same requests: two batches of it, and at least 16.
+    """
     random = np.random.default_rng(7)
     work = [Request(random.integers(FIRST_ID, END_ID, _length(random, prompt_tokens), np.int32),
-                    _length(random, output_tokens)) for _ in range(requests)]
+                    _length(random, output_tokens)) for _ in range(_num_requests(SIZES[-1]))]
     with _server() as server:
         sides = _sides(server, work)
         seconds = _measure(sides, rounds)
-    _report(seconds, sum(request.length for request in work), svg, (
-        f"{requests} requests, prompts of {prompt_tokens} and answers of {output_tokens} tokens "
+    _report(seconds, {size: sum(request.length for request in work[: _num_requests(size)])
+                      for size in SIZES}, svg, (
+        f"Prompts of {prompt_tokens} and answers of {output_tokens} tokens "
         f"in the mean; medians of {rounds} rounds. "
         f"{machine.one_line(machine.describe(torch.device('cpu')))}"))
+
+
+def _num_requests(size: int) -> int:
+    return max(MIN_REQUESTS, MIN_BATCHES * size)
 
 
 def _length(random: np.random.Generator, mean: int) -> int:
@@ -97,11 +106,11 @@ def _server() -> Iterator[TritonServer]:
 def _sides(
     server: TritonServer, work: Sequence[Request]
 ) -> dict[str, Callable[[int], None]]:
-    """What answers all of `work` in batches of a size, by name."""
+    """What answers the `work` of a size in batches of that size, by name."""
     generate = PaddedGenerate()
 
     def static(size: int) -> None:
-        for start in range(0, len(work), size):
+        for start in range(0, _num_requests(size), size):
             batch = work[start : start + size]
             generate.run([request.ids for request in batch], [one.length for one in batch])
 
@@ -111,7 +120,7 @@ def _sides(
 
 
 def _run_clients(url: str, model: str, work: Sequence[Request], size: int) -> None:
-    asyncio.run(_ask(url, model, work, size))
+    asyncio.run(_ask(url, model, work[: _num_requests(size)], size))
 
 
 async def _ask(url: str, model: str, work: Sequence[Request], size: int) -> None:
@@ -159,14 +168,18 @@ def _measure(
     return {name: {size: median(seconds[name, size]) for size in SIZES} for name in sides}
 
 
-def _report(seconds: dict[str, dict[int, float]], num_tokens: int, svg: Path, about: str) -> None:
-    show(Table("Batch generation", ("size", "batches", "seconds", "tokens/s", "ms/token"), [
-        (str(size), name, number(took[size]), number(num_tokens / took[size]),
-         number(MS * took[size] / num_tokens)) for size in SIZES
-        for name, took in seconds.items()], about))
+def _report(
+    seconds: dict[str, dict[int, float]], num_tokens: dict[int, int], svg: Path, about: str
+) -> None:
+    columns = ("size", "batches", "requests", "seconds", "tokens/s", "ms/token")
+    show(Table("Batch generation", columns, [
+        (str(size), name, str(_num_requests(size)), number(took[size]),
+         number(num_tokens[size] / took[size]), number(MS * took[size] / num_tokens[size]))
+        for size in SIZES for name, took in seconds.items()], about))
     svg.write_text(plot.lines(
         "Batch generation, demo model on a CPU", "batch size", "tokens/s", SIZES,
-        {name: [num_tokens / took[size] for size in SIZES] for name, took in seconds.items()}))
+        {name: [num_tokens[size] / took[size] for size in SIZES]
+         for name, took in seconds.items()}))
     say(f"the plot is {svg}")
 
 
