@@ -246,15 +246,15 @@ async def test_health_asks_for_a_token_of_what_is_pinned_whatever_else_is_being_
         await client.do("load", "a")
         with serve(answer) as triton:  # which has no model that is ready
             code, told = await asyncio.to_thread(run, triton.url, port)
-            assert (code, told["pinned"]) == (0, {})
+            assert (code, told["replies"]) == (0, {})
             await client.do("pin", "b")
             code, told = await asyncio.to_thread(run, triton.url, port)
-            assert (code, told["is_healthy"], [*told["pinned"]]) == (0, True, ["b"])
+            assert (code, told["is_healthy"], [*told["replies"]]) == (0, True, ["b"])
             assert [request.model_name for request in triton.requests] == ["b"]
             triton.script = lambda *_: iter([failure("Stub process 'b_0' is not healthy.")])
             code, told = await asyncio.to_thread(run, triton.url, port)
             assert (code, told["is_healthy"]) == (1, False)
-            assert "not healthy" in told["pinned"]["b"]["error"]
+            assert "not healthy" in told["replies"]["b"]["error"]
             assert await asyncio.to_thread(run, triton.url, 9) == (1, "")
         code, told = await asyncio.to_thread(run, triton.url, port)
         assert (code, told["is_live"]) == (1, False)
