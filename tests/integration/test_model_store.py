@@ -11,7 +11,10 @@ import pytest
 from tests.drills.waiting import LIMIT_S, until
 from tests.fakes.echo_store import echo_store
 from tests.integration.gateway import get, post, running_gateway
+from tests.task_checkpoints import save_classifier, save_cross_encoder, save_embedder
+from typer.testing import CliRunner
 
+from tritonlm.cli import app
 from tritonlm.errors import NotFound, Unavailable
 from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.limits import Limits
@@ -108,6 +111,40 @@ async def test_a_load_that_fails_tells_why_and_the_others_go_on(gateway, manager
         await manager.lease("none")
     async with aiohttp.ClientSession() as session:
         assert await ask(session, gateway, max_tokens=3) == 3
+
+
+@pytest.fixture
+def tasks(served, tmp_path):
+    """Models of tasks by name, each with what to ask of it, where; `repo add` adds them."""
+    texts = ["the cat sat", "on the mat"]
+    tasks = {"words": ("embed", save_embedder, "embeddings", {"input": texts}),
+             "judge": ("rerank", save_cross_encoder, "rerank",
+                       {"query": "a cat", "documents": texts}),
+             "mood": ("classify", save_classifier, "classify", {"input": texts})}
+    for name, (task, save, _, _) in tasks.items():
+        done = CliRunner().invoke(app, [
+            "repo", "add", name, "--from", str(save(tmp_path / name)), "--task", task,
+            "--device", "cpu", "--repository", str(served.store.folder)])
+        assert done.exit_code == 0, done.output
+    yield {name: (path, body) for name, (_, _, path, body) in tasks.items()}
+    for name in tasks:
+        served.store.remove(name)
+
+
+async def test_models_of_tasks_are_loaded_by_request_and_leave_nothing(
+    gateway, served, manager, tasks
+):
+    await until(lambda: tasks.keys() <= {model["id"] for model in json.loads(
+        get(f"{gateway}/v1/models")[1])["data"]}, "the gateway does not know what was added")
+    for name, (path, body) in tasks.items():
+        code, told = await asyncio.to_thread(post, f"{gateway}/v1/{path}", {"model": name, **body})
+        assert code == 200, told
+        assert len(told.get("data") or told["results"]) == 2
+        assert (await status(manager, name)).state == "ready"
+        running = {found.model for found in model_processes.find(served.server.run_dir)}
+        assert running == {*served.store.read(name).parts}, "another has left processes"
+    await manager.do("unload", name)
+    assert model_processes.find(served.server.run_dir) == []
 
 
 async def test_a_change_of_version_drops_no_request(gateway, served, manager):
