@@ -64,7 +64,7 @@ def _end_with_leader(address: str) -> None:
             store.check([TERMS])
             time.sleep(WATCH_INTERVAL_S)
     except (OSError, RuntimeError):
-        LOG.error("the leader is lost")
+        LOG.info("the leader has ended")
         os._exit(1)
 
 
