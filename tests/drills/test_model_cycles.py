@@ -1,4 +1,7 @@
-"""Models that come and go leave nothing: no process, and no memory of the server."""
+"""Models that come and go leave nothing: no process, and no memory of the server.
+
+One that finds no memory fails alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ import psutil
 import pytest
 from tests.drills.load import STREAM, connect
 from tests.fakes.echo_store import echo_store
+from tests.task_checkpoints import MAX_LEN, save_embedder
+from transformers import AutoModel, BertConfig
 
+from tritonlm.encoders.config import EmbedConfig
+from tritonlm.errors import Unavailable
 from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.limits import Limits
 from tritonlm.server import model_processes
@@ -35,6 +42,37 @@ async def test_loading_and_unloading_after_streams_leaves_no_memory_and_no_proce
                 assert model_processes.find(served.server.run_dir) == []
                 resident_mib.append(tritonserver.memory_info().rss / 2**20)
     assert resident_mib[-1] - resident_mib[WARM_UP - 1] < MAX_GROWTH_MIB, resident_mib
+
+
+OUT_OF_MEMORY = """
+import resource
+import psutil
+from transformers.models.bert import modeling_bert  # what is still to come is the weights
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 200 * 2**20,) * 2)
+"""
+
+
+@pytest.mark.drill
+async def test_a_load_that_runs_out_of_memory_says_so_and_others_go_on(tmp_path):
+    """The system gives the model's process no more memory: what it meets is the real error."""
+    save_embedder(tmp_path)
+    AutoModel.from_config(BertConfig(  # 88 million parameters, 336 MiB
+        vocab_size=160, hidden_size=2048, num_hidden_layers=3, num_attention_heads=16,
+        max_position_embeddings=MAX_LEN,
+    )).save_pretrained(tmp_path)
+    with echo_store({"alpha": {}}, Limits(), step_ms=2) as served:
+        served.store.add("big", "embed", EmbedConfig(model=str(tmp_path), device="cpu"))
+        code = served.store.folder / "big" / "1" / "model.py"
+        code.write_text(code.read_text() + OUT_OF_MEMORY)
+        async with ManagerClient("localhost", served.manager_port) as manager, connect() as session:
+            await manager.do("load", "alpha")
+            processes = {found.process for found in model_processes.find(served.server.run_dir)}
+            with pytest.raises(Unavailable, match=r"the model big cannot be loaded: model: .*"
+                                                  "[Cc]annot allocate memory"):
+                await manager.do("load", "big")
+            await _stream(session, served.server.http_url)
+            assert processes == {
+                found.process for found in model_processes.find(served.server.run_dir)}
 
 
 async def _stream(session, url):

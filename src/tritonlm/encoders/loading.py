@@ -27,6 +27,10 @@ def load_module(checkpoint: Checkpoint, auto_class: Any) -> Any:
         module, report = auto_class.from_pretrained(
             settings.model, revision=settings.revision, config=checkpoint.config, dtype=dtype,
             output_loading_info=True)
+        _make_ready(module, device)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise checkpoint.refused(f"there is not enough memory for it: {first_line(error)}"
+                                 ) from error
     except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError) as error:
         raise checkpoint.refused(f"it cannot be loaded: {first_line(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if UNUSED_HEAD not in name)
@@ -34,14 +38,16 @@ def load_module(checkpoint: Checkpoint, auto_class: Any) -> Any:
         raise checkpoint.refused(f"a {checkpoint.architecture} does not have all weights of a "
                                  f"{type(module).__name__}: {missing[0]} is missing")
     module.config.use_cache = False
-    module.requires_grad_(False).eval().to(device)
-    if device.type == "cpu":
-        _suit_cpu(module)
     return module
 
 
-def _suit_cpu(module: Any) -> None:
-    if module.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+def _make_ready(module: Any, device: torch.device) -> None:
+    """Put it on the device, as it runs fastest there."""
+    module.requires_grad_(False).eval().to(device)
+    if device.type != "cpu":
+        return
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if has_onednn and module.dtype == torch.float32:
         pack_linears(module, module.get_input_embeddings().weight)
     # The threads of a product wait for one another, and all of them for the one whose core
     # tritonserver has at the moment.
