@@ -183,6 +183,20 @@ def test_a_trace_goes_through_every_model_that_generates(collector, server, mode
     assert spans[name].parent_id == CLIENT_SPAN
 
 
+@pytest.mark.parametrize(("path", "body"), [
+    ("/v1/embeddings", {"model": "embed", "input": "the cat"}),
+    ("/v1/rerank", {"model": "rerank", "query": "a cat", "documents": ["a dog"]}),
+    ("/v1/classify", {"model": "classify", "input": "the cat"}),
+])
+def test_a_trace_goes_from_the_gateway_to_the_model_of_a_task(collector, gateway, path, body):
+    trace_id = os.urandom(16).hex()
+    assert post(gateway + path, body, {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"})[0] == 200
+    outer, inner = f"tritonlm-gateway: POST {path}", f"tritonlm: {body['model']}"
+    spans = until(lambda: collector.trace(trace_id), lambda spans: set(spans) >= {outer, inner})
+    assert spans[inner].parent_id == spans[outer].span_id
+    assert spans[inner].attributes["gen_ai.usage.input_tokens"] > 0
+
+
 def test_an_error_is_told_in_its_span(collector, server):
     body = {"text_input": "To be", "temperature": -1.0}
     parameters = {"traceparent": f"00-{'1' * 32}-{CLIENT_SPAN}-01"}
@@ -244,14 +258,20 @@ def test_whatever_works_on_a_request_to_the_gateway_logs_it_by_its_id(
     ("embedding", {"text_input": "the cat"}, {"embed_tokenize", "embed"}),
     ("reranking", {"query": "the", "document": "cat"}, {"rerank_tokenize", "rerank"}),
 ])
-def test_every_step_of_an_ensemble_logs_a_request_by_its_id(server, model, texts, processes):
+def test_every_step_of_an_ensemble_is_in_log_and_trace(collector, server, model, texts, processes):
+    trace_id = os.urandom(16).hex()
+    traced = {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"}
+
     async def send():
         async with grpcclient.InferenceServerClient(server.grpc_url) as client:
-            async for _, error in responses(client, model, texts, outputs=(), request_id=model):
+            async for _, error in responses(client, model, texts, traced, (), request_id=model):
                 assert error is None
 
     asyncio.run(send())
     assert logged_by(server, model, len(processes)) == processes
+    names = {f"tritonlm: {process}" for process in processes - {"engine 0"}}
+    spans = until(lambda: collector.trace(trace_id), lambda spans: set(spans) >= names)
+    assert {spans[name].parent_id for name in names} == {CLIENT_SPAN}
 
 
 def logged_by(server, request_id, num_processes):

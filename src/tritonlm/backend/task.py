@@ -10,7 +10,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.request_log import RequestLog
+from tritonlm.backend.batch_epilogue import BatchEpilogue
 from tritonlm.backend.task_metrics import TaskMetrics
 from tritonlm.backend.task_rows import Result, row_lengths, split_rows, task_responses
 from tritonlm.backend.tensors import request_parameters, request_tensors
@@ -21,6 +21,7 @@ from tritonlm.encoders.rows import Item
 from tritonlm.encoders.task import Task
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
+from tritonlm.tracing import from_environment
 
 Parsed = tuple[dict[str, NDArray[Any]], list[Item]]
 """A request's tensors, and its items."""
@@ -40,11 +41,12 @@ class TaskModel:
         try:
             config = from_triton(self.config, args)
             configure(args["model_instance_name"], config.log_format)
+            self._epilogue = BatchEpilogue(args["model_name"], config.request_log,
+                                           from_environment("tritonlm"))
             self._task: Task = self.task(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
         self._metrics = TaskMetrics(args["model_name"])
-        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
@@ -53,8 +55,12 @@ class TaskModel:
         began_s = time.monotonic()
         results = self._results(requests)
         self._metrics.show(self._task.runner.work)
-        self._log.tell_batch(requests, results, began_s)
+        self._epilogue.tell(requests, results, began_s)
         return task_responses(TASK_MODELS[self.name], requests, results)
+
+    def finalize(self) -> None:
+        """Send what is left to tell."""
+        self._epilogue.close()
 
     def _results(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[Result]:
         parsed = [self._parse(request) for request in requests]

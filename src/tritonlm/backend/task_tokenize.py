@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import triton_python_backend_utils as pb_utils
 
-from tritonlm.backend.request_log import RequestLog
+from tritonlm.backend.batch_epilogue import BatchEpilogue
 from tritonlm.backend.task_rows import Result, row_lengths, split_rows, task_responses
 from tritonlm.backend.tensors import request_parameters, request_tensors
 from tritonlm.contract import (
@@ -27,6 +27,7 @@ from tritonlm.encoders.row_encoder import RowEncoder, pair_encoder
 from tritonlm.encoders.rows import Item, Row, pad
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
+from tritonlm.tracing import from_environment
 
 
 class TaskTokenize:
@@ -45,10 +46,11 @@ class TaskTokenize:
         try:
             config = from_triton(self.config, args)
             configure(args["model_instance_name"], config.log_format)
+            self._epilogue = BatchEpilogue(args["model_name"], config.request_log,
+                                           from_environment("tritonlm"))
             self._encoder = self.load(Checkpoint(config))
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
-        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
@@ -56,8 +58,12 @@ class TaskTokenize:
         """One response for each request: its rows, or the error of one of them."""
         began_s = time.monotonic()
         results = self._results(requests)
-        self._log.tell_batch(requests, results, began_s)
+        self._epilogue.tell(requests, results, began_s)
         return task_responses(TASK_MODELS[self.name], requests, results)
+
+    def finalize(self) -> None:
+        """Send what is left to tell."""
+        self._epilogue.close()
 
     def _results(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[Result]:
         parsed = [self._parse(request) for request in requests]

@@ -10,7 +10,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.request_log import INPUT_IDS, RequestLog
+from tritonlm.backend.batch_epilogue import INPUT_IDS, BatchEpilogue
 from tritonlm.backend.tensors import (
     error_response,
     model_response,
@@ -22,6 +22,7 @@ from tritonlm.contract import MODELS, Prompt, parse_options, parse_prompt
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
+from tritonlm.tracing import from_environment
 
 MODEL = MODELS["tokenize"]
 NO_PROMPT = Prompt(ids=np.zeros(1, np.int32))
@@ -37,10 +38,11 @@ class Tokenize:
         try:
             config = ModelConfig.from_triton(args)
             configure(args["model_instance_name"], config.log_format)
+            self._epilogue = BatchEpilogue(args["model_name"], config.request_log,
+                                           from_environment("tritonlm"))
             self._encoder = Encoder(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
-        self._log = RequestLog(args["model_name"], config.request_log)
 
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
@@ -51,8 +53,12 @@ class Tokenize:
             results = self._encode([_read_prompt(request) for request in requests])
         except Exception as error:
             results = [error for _ in requests]
-        self._log.tell_batch(requests, results, began_s)
+        self._epilogue.tell(requests, results, began_s)
         return [_response(*pair) for pair in zip(requests, results, strict=True)]
+
+    def finalize(self) -> None:
+        """Send what is left to tell."""
+        self._epilogue.close()
 
     def _encode(self, prompts: Sequence[Prompt | InvalidArgument]) -> list[Result]:
         ids = iter(self._encoder.encode_batch([p for p in prompts if isinstance(p, Prompt)]))

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tritonlm.contract import NUM_INPUT_TOKENS, TOKEN_IDS, TOKEN_TYPE_IDS, TRITON_PARAMETERS
+from tritonlm.contract import (
+    NO_OPTIONS,
+    NUM_INPUT_TOKENS,
+    TOKEN_IDS,
+    TOKEN_TYPE_IDS,
+    parse_traceparent,
+)
 from tritonlm.encoders.rows import Item, Row
 from tritonlm.errors import InvalidArgument
 from tritonlm.values import text_value
@@ -39,8 +45,9 @@ def parse_items(
 
 
 def refuse_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise `InvalidArgument` for a request parameter: the tasks have none."""
-    for name in sorted(parameters.keys() - TRITON_PARAMETERS - QUEUE_PARAMETERS):
+    """Raise `InvalidArgument` for a request parameter other than the context of a trace."""
+    parse_traceparent(parameters)
+    for name in sorted(parameters.keys() - NO_OPTIONS - QUEUE_PARAMETERS):
         raise InvalidArgument(name, parameters[name], "unknown: this model takes tensors alone")
 
 

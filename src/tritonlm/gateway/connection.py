@@ -17,7 +17,7 @@ from tritonlm.errors import Unavailable
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.gateway.stream import TritonStream, server_lost
-from tritonlm.gateway.upstream import note
+from tritonlm.gateway.upstream import hand_on
 from tritonlm_client.connection import CALL_TIMEOUT_S, CHANNEL_OPTIONS
 from tritonlm_client.errors import from_message
 
@@ -58,7 +58,7 @@ class TritonConnection:
 
     async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
-        note(request)
+        hand_on(request)
         try:
             return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S,
                                                metadata=self._metadata)

@@ -34,16 +34,11 @@ def traceparent_of(connection: HTTPConnection) -> str:
     return given if is_traceparent(given) else ""
 
 
-def note(request: ModelInferRequest) -> Upstream | None:
+def hand_on(request: ModelInferRequest) -> None:
     """A request goes to a server for the sake of the one that is being answered, if one is."""
     upstream = CURRENT.get()
-    if upstream is not None:
-        upstream.request_ids.append(request.id)
-    return upstream
-
-
-def hand_on(request: ModelInferRequest) -> None:
-    """As `note`, and have it belong to that one's trace."""
-    upstream = note(request)
-    if upstream is not None and upstream.traceparent:
+    if upstream is None:
+        return
+    upstream.request_ids.append(request.id)
+    if upstream.traceparent:
         request.parameters[TRACEPARENT].string_param = upstream.traceparent
