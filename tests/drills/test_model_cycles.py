@@ -20,11 +20,14 @@ from tritonlm.errors import Unavailable
 from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.limits import Limits
 from tritonlm.server import model_processes
+from tritonlm_client import AsyncClient
 
 NUM_CYCLES = 10
 WARM_UP = 2
 """Cycles in which the server's allocators and threads come to their size."""
 MAX_GROWTH_MIB = 8
+NUM_STREAMS = 8
+"""At once, while a model loads."""
 
 
 @pytest.mark.timeout(300)
@@ -67,12 +70,25 @@ async def test_a_load_that_runs_out_of_memory_says_so_and_others_go_on(tmp_path)
         async with ManagerClient("localhost", served.manager_port) as manager, connect() as session:
             await manager.do("load", "alpha")
             processes = {found.process for found in model_processes.find(served.server.run_dir)}
+            loading = asyncio.create_task(manager.do("load", "big"))
+            async with AsyncClient(served.server.grpc_url, "alpha") as client:
+                await asyncio.gather(*(_streams_until(loading.done, client)
+                                       for _ in range(NUM_STREAMS)))
             with pytest.raises(Unavailable, match=r"the model big cannot be loaded: model: .*"
                                                   "[Cc]annot allocate memory"):
-                await manager.do("load", "big")
+                await loading
             await _stream(session, served.server.http_url)
             assert processes == {
                 found.process for found in model_processes.find(served.server.run_dir)}
+
+
+async def _streams_until(is_over, client):
+    """One after the other, at least one of them after that."""
+    is_last = False
+    while not is_last:
+        is_last = is_over()
+        chunks = [chunk async for chunk in client.stream("Hi", max_tokens=100, ignore_eos=True)]
+        assert chunks[-1].finish_reason == "length"
 
 
 async def _stream(session, url):

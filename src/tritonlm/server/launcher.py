@@ -32,7 +32,8 @@ from tritonlm.server.tritonserver import TritonServer
 EXIT_MARGIN_S = 3
 """What Triton waits beyond the requests' time, so that each of them gets an answer."""
 STORE_HTTP_THREADS = 32
-"""A load takes one of them until it is done, and with it whoever is on that thread already."""
+"""A load takes one of them until it is done, and streams on it may lose chunks: over gRPC it would
+keep all calls but inferences waiting, health checks among them."""
 STUB_TIMEOUT_S = 120
 """For starting a Python model's process on a cold and busy machine; loading it is not bounded."""
 
