@@ -268,6 +268,8 @@ def test_the_gateway_tells_what_each_model_is_for(url):
     ("embeddings", {"model": "embed", "input": "a", "dimensions": 65}, 400, "dimensions"),
     ("embeddings", {"model": "embed", "input": "a", "temperature": 1}, 400, "temperature"),
     ("embeddings", {"model": "embed", "input": "a", "priority": "top"}, 400, "priority"),
+    ("embeddings", {"model": "embed", "input": "a", "priority": "high"}, 400, "priority"),
+    ("classify", {"model": "classify", "input": "a", "priority": "top"}, 400, "priority"),
     ("embeddings", {"model": "embed", "input": "word " * 99}, 400, "num_input_tokens"),
     ("embeddings", {"model": "generate", "input": "a"}, 404, None),
     ("chat/completions", {"model": "embed", "messages": [{"role": "user", "content": "a"}]},
@@ -280,6 +282,13 @@ def test_the_gateway_refuses_bad_input_as_openai_does(url, path, body, status, p
     got_status, got = post(f"{url}/v1/{path}", body)
     assert (got_status, got["error"]["param"]) == (status, param), got
     assert got["error"]["type"] == "invalid_request_error"
+
+
+def test_a_priority_is_taken_where_the_queue_has_levels(url):
+    for body in ({"model": "classify", "priority": "high"},
+                 {"model": "embed", "priority": "normal"}):
+        path = "classify" if body["model"] == "classify" else "embeddings"
+        assert post(f"{url}/v1/{path}", {"input": "a", **body})[0] == 200
 
 
 BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from tritonlm.caching.response_cache import ResponseCache
-from tritonlm.errors import NotFound, ServingError, Unavailable, from_code
+from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable, from_code
 from tritonlm.gateway import logs, metrics, tokens
 from tritonlm.gateway.access import Access
 from tritonlm.gateway.body import json_object, read_body, read_call, read_fields
@@ -51,8 +51,10 @@ from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.task_rows import TaskBody
 from tritonlm.gateway.usage import Usage
 from tritonlm.gateway.websocket import Sockets
+from tritonlm.options import Options
 from tritonlm.tracing import from_environment
 
+NORMAL = Options.priority
 PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:",
                 "cache-control": "no-cache"}
@@ -135,6 +137,9 @@ class Gateway:
             body = read_fields(given | request.state.caller.applied_to(caller), kind)
             record = request.state.record
             record.model = body.model
+            if given.get("priority", NORMAL) != NORMAL and not self.fleet.has_levels(body.model):
+                raise InvalidArgument("priority", given["priority"], f"allowed: {NORMAL}, since "
+                                      "the queue of this model has no levels (queue_policy)")
             return await task_response(
                 request, self.fleet, body, partial(compute, self.fleet, body, record.usage),
                 record.usage)

@@ -88,6 +88,11 @@ class TritonConnection:
         return {f"{model}:{version}:{_digest(config)}"
                 for (name, version), config in self._configs.items() if name == model}
 
+    def has_levels(self, model: str) -> bool:
+        """Whether Triton's queue of `model` may have levels of priority: not if seen without."""
+        configs = [config for (name, _), config in self._configs.items() if name == model]
+        return not configs or any(config.dynamic_batching.priority_levels for config in configs)
+
     def part(self, model: str, helper: str) -> str:
         """What Triton calls the helper of `model`, tokenize or detokenize."""
         return helper

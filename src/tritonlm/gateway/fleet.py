@@ -81,6 +81,12 @@ class Fleet:
         return sorted(set().union(*(server.connection.identities(model)
                                     for server in self._servers)))
 
+    def has_levels(self, model: str) -> bool:
+        """Whether a priority may order those who wait for `model`, one that is not streamed."""
+        model = self._aliases.get(model, model)
+        able = [server for server in self._servers if model in server.models]
+        return not able or any(server.connection.has_levels(model) for server in able)
+
     def open(self, requests: Sequence[ModelInferRequest], priority: str = "") -> Answers:
         """Send `requests`, all for one model, to a server that has it; raises `Unavailable`."""
         policy = BY_PRIORITY.get(priority or Options.priority, "normal")
