@@ -16,5 +16,6 @@ def end_with_parent(sent: signal.Signals, parent: int | None = None) -> None:
     `parent`: the process that started this one, if it is known. Exits at once if it is gone.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, sent)
-    if os.getppid() == 1 if parent is None else os.getppid() != parent:  # it was too late for that
+    is_orphan = os.getppid() == 1 if parent is None else os.getppid() != parent
+    if is_orphan:  # it was too late for that
         sys.exit("the process that started this one is gone")

@@ -1,8 +1,8 @@
-"""A follower's process: `python -m tritonlm.engine.tensor_parallel.follower ADDRESS RANK PLACE`.
+"""A follower, `python -m tritonlm.engine.tensor_parallel.follower ADDRESS RANK PLACE PID`.
 
 It loads its part of the model of the leader at ADDRESS, and takes each step that the leader takes.
 PLACE is its number among the processes on its machine. It ends with the leader, and with the
-process that has started it.
+process PID, which has started it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ WATCH_INTERVAL_S = 1.0
 
 def main() -> None:
     """Follow until the leader is gone."""
-    address, rank, place = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    end_with_parent(signal.SIGKILL)
+    address, (rank, place, parent) = sys.argv[1], map(int, sys.argv[2:])
+    end_with_parent(signal.SIGKILL, parent)  # which is number 1 in a container
     for ignored in (signal.SIGINT, signal.SIGTERM):  # it is for the leader to end, and this with it
         signal.signal(ignored, signal.SIG_IGN)
     store = find_store(address, FIND_TIMEOUT_S)

@@ -22,7 +22,7 @@ def start_followers(address: str, ranks: Sequence[int], place: int) -> Followers
     They end with the thread that calls this.
     """
     return {rank: subprocess.Popen(
-        [sys.executable, "-m", MODULE, address, str(rank), str(place + index)],
+        [sys.executable, "-m", MODULE, address, str(rank), str(place + index), str(os.getpid())],
         stdin=subprocess.DEVNULL, env=QUIET | os.environ) for index, rank in enumerate(ranks)}
 
 

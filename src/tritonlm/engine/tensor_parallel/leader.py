@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import zmq
 
@@ -87,14 +88,13 @@ class _LeadingRunner:
             return self.runner.launch(batch)
         except RuntimeError as error:
             _end(f"a step failed: {error}")
-            raise
 
 
 def _in_background(watch: Callable[[], None]) -> None:
     threading.Thread(target=watch, name="watch of followers", daemon=True).start()
 
 
-def _end(reason: str) -> None:
+def _end(reason: str) -> NoReturn:
     """End this process: what others wait for in a step will not come, and an engine is restarted.
 
     At once, for a thread may wait inside of a step for ever.
