@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import grpc
-from tests.fakes.triton_service import chunk, failure, tensors
+from tests.fakes.triton_service import ALONE, HOST, chunk, failure, tensors
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import (
@@ -86,15 +86,16 @@ class ManyRequestsTriton(GRPCInferenceServiceServicer):
 
 @asynccontextmanager
 async def serve(
-    script: Script, url: str = "localhost:0", credentials: grpc.ServerCredentials | None = None
+    script: Script, url: str = f"{HOST}:0", credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[ManyRequestsTriton]:
     """A service that listens at its `url` until `stop` or the end of the block."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=ALONE)
     service = ManyRequestsTriton(script)
     add_GRPCInferenceServiceServicer_to_server(service, server)
     port = (server.add_insecure_port(url) if credentials is None
             else server.add_secure_port(url, credentials))
-    service.url = f"localhost:{port}"
+    # A certificate is for a name.
+    service.url = f"{HOST if credentials is None else 'localhost'}:{port}"
     service.stop = lambda: server.stop(grace=None)
     await server.start()
     try:

@@ -26,6 +26,9 @@ from tritonlm.contract import ANSWER
 Response = messages.ModelStreamInferResponse
 Script = Callable[[messages.ModelInferRequest, grpc.ServicerContext], Iterator[Response]]
 MAX_STREAMS = 64
+HOST = "127.0.0.1"
+ALONE = (("grpc.so_reuseport", 0),)
+"""Else gRPC lets servers of several processes, as of tests side by side, share a port by chance."""
 DTYPES = {tensor.name: tensor.dtype for tensor in ANSWER}
 
 
@@ -71,12 +74,12 @@ class FakeTriton(GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def serve(script: Script, url: str = "localhost:0") -> Iterator[FakeTriton]:
+def serve(script: Script, url: str = f"{HOST}:0") -> Iterator[FakeTriton]:
     """A `FakeTriton` that listens at its `url` until `stop` or the end of the block."""
-    server = grpc.server(ThreadPoolExecutor(MAX_STREAMS))
+    server = grpc.server(ThreadPoolExecutor(MAX_STREAMS), options=ALONE)
     service = FakeTriton(script)
     add_GRPCInferenceServiceServicer_to_server(service, server)
-    service.url = f"localhost:{server.add_insecure_port(url)}"
+    service.url = f"{HOST}:{server.add_insecure_port(url)}"
     service.stop = lambda: server.stop(grace=None).wait()
     server.start()
     try:
