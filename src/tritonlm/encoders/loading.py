@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
+from tritonlm.cores import num_usable_cores
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.packed_linear import pack_linears
-from tritonlm.engine.device import choose_device
+from tritonlm.engine.device import choose_device, take_cores
 from tritonlm.errors import first_line
 
 UNUSED_HEAD = "pooler"
@@ -51,8 +51,7 @@ def _make_ready(module: Any, device: torch.device) -> None:
         pack_linears(module, module.get_input_embeddings().weight)
     # The threads of a product wait for one another, and all of them for the one whose core
     # tritonserver has at the moment.
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
+    take_cores(num_usable_cores() - 1)
 
 
 def pad_id(module: Any, tokenizer: Any) -> int:

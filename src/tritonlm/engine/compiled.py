@@ -47,7 +47,7 @@ class CompiledSteps:
         Their dimensions that are marked as dynamic may be of any size but 0 and 1. `settings` are
         those of torch.compile.
         """
-        path = self._folder / f"{name}.bin"
+        path = self._folder / f"{name}-{_signature(arguments)}.bin"
         try:
             return self._load(path, function)
         except FileNotFoundError:
@@ -83,6 +83,14 @@ class CompiledSteps:
         path.parent.mkdir(parents=True, exist_ok=True)
         made.save_compiled_function(str(path), {"module": self._module})
         return cast(FORWARD, made)
+
+
+def _signature(arguments: tuple[torch.Tensor, ...]) -> str:
+    """Of what the compiled code takes for granted of `arguments`: it does not check."""
+    facts = [(argument.dtype, argument.stride(),
+              [-1 if place in getattr(argument, "_dynamo_dynamic_indices", ()) else size
+               for place, size in enumerate(argument.shape)]) for argument in arguments]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -101,6 +101,7 @@ class CudaRunner:
         # What is compiled for any number suits this one best.
         one, many = 1, max(self._max_requests, 2)
         forward = self._forward
+        torch._dynamo.mark_dynamic(self._last_token, 0)
         for size in progress((one, many)):
             inputs = self._make_buffer(size, size).inputs(size, size, is_decode=True)
             columns = inputs.columns()

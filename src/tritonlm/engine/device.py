@@ -7,7 +7,10 @@ import os
 import torch
 
 from tritonlm.config import ModelConfig
+from tritonlm.cores import num_usable_cores
 from tritonlm.errors import InvalidArgument
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def choose_device(name: str) -> torch.device:
@@ -25,10 +28,10 @@ def take_share(config: ModelConfig, place: int) -> None:
     Raises `InvalidArgument` if there are fewer GPUs than processes.
     """
     num_processes = config.num_engines * config.tensor_parallel // config.tensor_parallel_nodes
-    if num_processes == 1:
-        return
     if config.device == "cpu" or not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // num_processes))
+        take_cores(num_usable_cores() // num_processes)
+        return
+    if num_processes == 1:
         return
     num_gpus = torch.cuda.device_count()
     if num_processes > num_gpus:
@@ -36,6 +39,15 @@ def take_share(config: ModelConfig, place: int) -> None:
         raise InvalidArgument(name, getattr(config, name), "allowed: num_engines times "
                               f"tensor_parallel up to {num_gpus}, as many as there are GPUs")
     torch.cuda.set_device(place)
+
+
+def take_cores(num_cores: int) -> None:
+    """Compute with a thread a core, at least one, unless the environment says how many.
+
+    Never more than torch has by itself, which knows of cores that are two threads of one.
+    """
+    if THREADS_VARIABLE not in os.environ:
+        torch.set_num_threads(max(1, min(num_cores, torch.get_num_threads())))
 
 
 def lost_device() -> str | None:

@@ -30,7 +30,12 @@ def engine_of(checkpoint, **settings):
 
 
 def launched_ahead(engine):
-    """The same model in an engine of depth 1, its steps run at once but read back later."""
+    """The same model in an engine of depth 1, its steps run at once but read back later.
+
+    On a GPU engines are of that depth as they are.
+    """
+    if engine._depth:
+        return engine
     old, config = engine.scheduler.table, ModelConfig(max_num_seqs=32, max_num_batched_tokens=64)
     table = RequestTable(2 * 32, old.token_ids.shape[1], old.block_size, old._eos_ids)
     scheduler = Scheduler(table, BlockPool(engine.scheduler.blocks.num_blocks), config,

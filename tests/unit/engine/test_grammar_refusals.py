@@ -110,9 +110,9 @@ def test_a_model_without_an_end_cannot_be_held(guided_checkpoint):
     assert news.failure == 'guided_choice: \'["a"]\' is not allowed; no end'
 
 
-def test_an_engine_without_grammars_refuses_them(guided):
+def test_an_engine_without_grammars_refuses_them(guided, monkeypatch):
     engine = launched_ahead(guided.engine)
-    engine.scheduler._grammars = None
+    monkeypatch.setattr(engine.scheduler, "_grammars", None)
     with pytest.raises(ValueError, match="no answers to grammars"):
         engine.submit(0, held(0, "guided_choice", '["a"]'))
     assert not engine.has_work

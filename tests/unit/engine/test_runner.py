@@ -11,7 +11,8 @@ from transformers import LlamaConfig
 
 def module_of(folder, is_tied, **settings):
     save_random_model(folder, LlamaConfig(**SIZES, tie_word_embeddings=is_tied))
-    return engine_of(folder, **settings).runner.run.func.__self__._model.module
+    engine = engine_of(folder, compile=False, **settings)
+    return engine.runner.run.func.__self__._model.module
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

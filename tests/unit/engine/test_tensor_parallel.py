@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(checkpoint):
     requests = [submit(key, **options) for key, options in enumerate(REQUESTS)]
-    return run_all(engine_of(checkpoint), {0: requests})
+    return run_all(engine_of(checkpoint, device="cpu"), {0: requests})
 
 
 @contextmanager

@@ -140,10 +140,15 @@ def test_a_process_whose_device_is_lost_ends_at_once(failing_step, front_end, mo
 def test_engines_share_the_cores_of_a_cpu(monkeypatch):
     taken = []
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(device, "num_usable_cores", lambda: 8)
+    monkeypatch.delenv(device.THREADS_VARIABLE, raising=False)
+    for num_engines in (1, 3, 9):
+        device.take_share(ModelConfig(device="cpu", num_engines=num_engines), 0)
+    assert taken == [4, 2, 1]
+    monkeypatch.setenv(device.THREADS_VARIABLE, "3")
     device.take_share(ModelConfig(device="cpu"), 0)
-    device.take_share(ModelConfig(device="cpu", num_engines=3), 1)
-    assert taken == [2]
+    assert taken == [4, 2, 1], "what the environment says has been changed"
 
 
 def test_each_engine_has_a_gpu_of_its_own(monkeypatch):
