@@ -1,0 +1,52 @@
+"""Threads are made for cores that there is time on: a container's quota counts."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tritonlm import cores
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """A process on 16 cores, in the group /pod/container of a machine without any quota."""
+    (tmp_path / "pod" / "container").mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("4:memory:/elsewhere\n0::/pod/container\n")
+    monkeypatch.setattr(cores, "OWN_GROUP", own)
+    monkeypatch.setattr(cores, "GROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("quotas", "expected"), [
+    ({}, 16),
+    ({"pod/container": "max 100000", "pod": "max 100000"}, 16),
+    ({"pod/container": "400000 100000"}, 4),
+    ({"pod/container": "250000 100000"}, 2),
+    ({"pod/container": "50000 100000"}, 1),
+    ({"pod/container": "800000 100000", "pod": "300000 100000"}, 3),
+    ({"": "600000 100000"}, 6),
+    ({"pod/container": "6400000 100000"}, 16),
+])
+def test_the_least_quota_of_all_groups_limits_the_cores(groups, quotas, expected):
+    for group, quota in quotas.items():
+        (groups / group / "cpu.max").write_text(f"{quota}\n")
+    assert cores.num_usable_cores() == expected
+
+
+def test_in_a_container_the_groups_root_is_its_own(groups):
+    (groups / "own").write_text("0::/\n")
+    (groups / "cpu.max").write_text("200000 100000\n")
+    assert cores.num_usable_cores() == 2
+
+
+def test_without_control_groups_the_cores_of_the_process_count(groups):
+    (groups / "own").unlink()
+    assert cores.num_usable_cores() == 16
+
+
+def test_this_machine_has_cores():
+    assert 1 <= cores.num_usable_cores() <= os.cpu_count()
