@@ -55,18 +55,36 @@ resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 200
 """
 
 
-@pytest.mark.drill
-async def test_a_load_that_runs_out_of_memory_says_so_and_others_go_on(tmp_path):
-    """The system gives the model's process no more memory: what it meets is the real error."""
-    save_embedder(tmp_path)
-    AutoModel.from_config(BertConfig(  # 88 million parameters, 336 MiB
+def add_big_weights(served, folder):
+    """An embedder of 88 million parameters, 336 MiB."""
+    save_embedder(folder)
+    AutoModel.from_config(BertConfig(
         vocab_size=160, hidden_size=2048, num_hidden_layers=3, num_attention_heads=16,
         max_position_embeddings=MAX_LEN,
-    )).save_pretrained(tmp_path)
+    )).save_pretrained(folder)
+    served.store.add("big", "embed", EmbedConfig(model=str(folder), device="cpu"))
+    code = served.store.folder / "big" / "1" / "model.py"
+    code.write_text(code.read_text() + OUT_OF_MEMORY)
+
+
+def add_big_cache(served, _):
+    """A language model that is small, and has 4 GiB for keys and values."""
+    served.add("big", kv_cache_gib=4)
+    for part in ("big", "big_complete"):
+        code = served.store.folder / part / "1" / "model.py"
+        code.write_text(code.read_text().replace("echo_engine", "hungry_engine"))
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize(("add", "reason"), [
+    (add_big_weights, "model: .* there is not enough memory for it: .*allocate memory"),
+    (add_big_cache, "there is not enough memory for the model and its KV cache, kv_cache_gib: .*"
+                    "allocate memory"),
+])
+async def test_a_load_that_runs_out_of_memory_says_so_and_others_go_on(tmp_path, add, reason):
+    """The system gives the model's process no more memory: what it meets is the real error."""
     with echo_store({"alpha": {}}, Limits(), step_ms=2) as served:
-        served.store.add("big", "embed", EmbedConfig(model=str(tmp_path), device="cpu"))
-        code = served.store.folder / "big" / "1" / "model.py"
-        code.write_text(code.read_text() + OUT_OF_MEMORY)
+        add(served, tmp_path)
         async with ManagerClient("localhost", served.manager_port) as manager, connect() as session:
             await manager.do("load", "alpha")
             processes = {found.process for found in model_processes.find(served.server.run_dir)}
@@ -74,8 +92,7 @@ async def test_a_load_that_runs_out_of_memory_says_so_and_others_go_on(tmp_path)
             async with AsyncClient(served.server.grpc_url, "alpha") as client:
                 await asyncio.gather(*(_streams_until(loading.done, client)
                                        for _ in range(NUM_STREAMS)))
-            with pytest.raises(Unavailable, match=r"the model big cannot be loaded: model: .*"
-                                                  "[Cc]annot allocate memory"):
+            with pytest.raises(Unavailable, match=f"the model big cannot be loaded: {reason}"):
                 await loading
             await _stream(session, served.server.http_url)
             assert processes == {

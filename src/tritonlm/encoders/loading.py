@@ -9,7 +9,7 @@ import torch
 from tritonlm.cores import num_usable_cores
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.packed_linear import pack_linears
-from tritonlm.engine.device import choose_device, take_cores
+from tritonlm.engine.device import choose_device, is_out_of_memory, take_cores
 from tritonlm.errors import first_line
 
 UNUSED_HEAD = "pooler"
@@ -28,11 +28,11 @@ def load_module(checkpoint: Checkpoint, auto_class: Any) -> Any:
             settings.model, revision=settings.revision, config=checkpoint.config, dtype=dtype,
             output_loading_info=True)
         _make_ready(module, device)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise checkpoint.refused(f"there is not enough memory for it: {first_line(error)}"
-                                 ) from error
-    except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError) as error:
-        raise checkpoint.refused(f"it cannot be loaded: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError,
+            MemoryError) as error:
+        reason = "there is not enough memory for it" if is_out_of_memory(error) else (
+            "it cannot be loaded")
+        raise checkpoint.refused(f"{reason}: {first_line(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if UNUSED_HEAD not in name)
     if missing:
         raise checkpoint.refused(f"a {checkpoint.architecture} does not have all weights of a "

@@ -14,6 +14,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine.batch import Batch, build_batch
 from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.cache import FP8, bytes_per_slot
+from tritonlm.engine.cache_size import choose_num_blocks
 from tritonlm.engine.compiled import CompiledSteps, keep_compiled
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.grammar_tokenizer import load_grammar_tokenizer
@@ -22,7 +23,7 @@ from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
 from tritonlm.engine.rotary import keep_rotations
-from tritonlm.engine.runner import Runner, choose_num_blocks
+from tritonlm.engine.runner import Runner
 from tritonlm.engine.scheduler import Scheduler
 from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable

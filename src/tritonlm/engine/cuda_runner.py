@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -195,7 +194,8 @@ class CudaRunner:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
             computed = self._compute(inputs)
-        return _Graph(size, buffer, graph, computed)
+        # Graphs follow each other, so their logits, the most of what they leave, may share memory.
+        return _Graph(size, buffer, graph, replace(computed, logits=_lend(computed.logits)))
 
     def _make_buffer(self, num_tokens: int, num_requests: int) -> StepBuffer:
         return StepBuffer(num_tokens, num_requests, self._table, self._model.device)
@@ -204,13 +204,26 @@ class CudaRunner:
         return torch.from_numpy(values).pin_memory().to(self._model.device, non_blocking=True)
 
 
+class _Lent:
+    """Memory of a tensor, which it does not keep."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.__cuda_array_interface__ = tensor.view(torch.uint8).__cuda_array_interface__
+
+
+def _lend(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` as long as nothing else is put in its place."""
+    lent: torch.Tensor = torch.as_tensor(_Lent(tensor), device=tensor.device)
+    return lent.view(tensor.dtype)
+
+
 def _bind_forward(model: LoadedModel) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """The model as a function of a step's columns, which are those of `StepInputs`.
 
     It gives the token ids, int64 [T], and the logits at the places that are wanted, [n, V].
     """
     module = model.module
-    can_choose = "logits_to_keep" in inspect.signature(module.forward).parameters
+    can_choose = model.can_choose_logits
 
     def forward(
         last_token: torch.Tensor, token_ids: torch.Tensor, token_rows: torch.Tensor,

@@ -50,6 +50,12 @@ def take_cores(num_cores: int) -> None:
         torch.set_num_threads(max(1, min(num_cores, torch.get_num_threads())))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left on the device, or on the host, which has no error of its own."""
+    return (isinstance(error, MemoryError | torch.OutOfMemoryError)
+            or "allocate memory" in str(error))
+
+
 def lost_device() -> str | None:
     """Why no step will ever work again in this process; None while the device works.
 

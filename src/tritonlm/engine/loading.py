@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 
 import torch
@@ -25,8 +27,8 @@ from tritonlm.errors import InvalidArgument, first_line
 
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
-MIN_FP8_CAPABILITY = (8, 9)
 """Length of models whose checkpoint names none."""
+MIN_FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     samples: tuple[Sample, ...]
     """What the model said with its own attention, to check ours against."""
+
+    @cached_property
+    def can_choose_logits(self) -> bool:
+        """Whether the model computes the logits of some tokens alone: `logits_to_keep`."""
+        return "logits_to_keep" in inspect.signature(self.module.forward).parameters
 
 
 class _Probe:

@@ -22,13 +22,13 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.backlog import QueueFull
 from tritonlm.engine.build import BuiltEngine, build_engine
-from tritonlm.engine.device import lost_device, take_share
+from tritonlm.engine.device import is_out_of_memory, lost_device, take_share
 from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.engine import News
 from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.engine.resources import ResourceWatch
 from tritonlm.engine.tensor_parallel.leader import build_with_followers
-from tritonlm.errors import ServingError
+from tritonlm.errors import ServingError, first_line
 from tritonlm.logs import configure, fields
 from tritonlm.parent import end_with_parent
 
@@ -37,6 +37,7 @@ COMPILING_POLL_MS = 1
 STATS_INTERVAL_MS = 100
 DEVICE_LOST = 70
 """Exit code of a worker whose device is of no more use to it."""
+NO_MEMORY = "there is not enough memory for the model and its KV cache, kv_cache_gib"
 LOG = logging.getLogger("tritonlm.engine.worker")  # `__name__` is `__main__` in its own process
 Report = Callable[[str], None]
 
@@ -200,7 +201,9 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
         endpoint.write_failure(error.message)
         return 1
     except Exception as error:
-        endpoint.write_failure(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        endpoint.write_failure(f"{NO_MEMORY}: {first_line(error)}" if is_out_of_memory(error)
+                               else reason)
         raise
     worker = Worker(built, endpoint, config.request_log)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())

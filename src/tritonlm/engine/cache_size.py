@@ -1,0 +1,62 @@
+"""How large a KV cache can be, beside the weights and what a step takes."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from tritonlm.config import ModelConfig
+from tritonlm.engine.attention.interface import use_attention
+from tritonlm.engine.cache import bytes_per_slot
+from tritonlm.engine.loading import LoadedModel
+from tritonlm.errors import InvalidArgument
+
+GPU_MEMORY_SHARE = 0.9
+"""Of what the largest step leaves free; captured graphs and the sampler take some of the rest."""
+CPU_CACHE_BYTES = 2**30
+MIN_CACHED_TOKENS = 32
+
+
+def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
+    """Blocks that the KV cache gets; raises `InvalidArgument` if not even one fits."""
+    block_bytes = bytes_per_slot(model.layers, model.cache_dtype) * config.block_size
+    if config.kv_cache_gib is not None:
+        available = int(config.kv_cache_gib * 2**30)
+    elif model.device.type == "cuda":
+        taken = step_bytes(model, config.step_tokens, config.max_num_seqs)
+        available = int((_free_bytes(model.device) - taken) * GPU_MEMORY_SHARE)
+    else:
+        available = min(CPU_CACHE_BYTES, psutil.virtual_memory().available // 2)
+    most_useful = config.max_num_seqs * -(-model.max_model_len // config.block_size)
+    num_blocks = min(available // block_bytes, most_useful)
+    if num_blocks < 2 or num_blocks * config.block_size < MIN_CACHED_TOKENS:
+        raise InvalidArgument("kv_cache_gib", f"{max(available, 0) / 2**30:.3g}", f"a block of "
+                              f"{config.block_size} tokens takes {block_bytes / 2**30:.3g} GiB, "
+                              f"and at least 2 blocks and {MIN_CACHED_TOKENS} tokens are needed")
+    return num_blocks
+
+
+@torch.inference_mode()
+def step_bytes(model: LoadedModel, num_tokens: int, num_requests: int) -> int:
+    """GPU memory that a step takes for a moment, at most: one is run, without its attention."""
+    device = model.device
+    places = torch.arange(num_tokens, device=device)[None]
+    kept = {"logits_to_keep": num_requests} if model.can_choose_logits else {}
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    with use_attention(_pass_over):
+        model.module(input_ids=torch.zeros_like(places), position_ids=places % model.max_model_len,
+                     use_cache=False, **kept)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _pass_over(
+    layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    scale: float, window: int | None = None, softcap: float | None = None,
+) -> torch.Tensor:
+    return query.new_zeros(*query.shape[:2], value.shape[2])
+
+
+def _free_bytes(device: torch.device) -> int:
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
