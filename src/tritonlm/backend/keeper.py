@@ -128,7 +128,10 @@ class EngineKeeper:
 
 
 def _describe(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    if code >= 0:
+        return f"exit code {code}"
+    hint = ", perhaps of the system, which had no memory left" if -code == signal.SIGKILL else ""
+    return f"{signal.Signals(-code).name}{hint}"
 
 
 def _python() -> str:

@@ -12,6 +12,7 @@ from tritonlm.encoders.packed_linear import pack_linears
 from tritonlm.engine.device import choose_device, is_out_of_memory, take_cores
 from tritonlm.errors import first_line
 
+NO_MEMORY = "there is not enough memory for it"
 UNUSED_HEAD = "pooler"
 """What base models have and embeddings do without."""
 
@@ -30,9 +31,8 @@ def load_module(checkpoint: Checkpoint, auto_class: Any) -> Any:
         _make_ready(module, device)
     except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError,
             MemoryError) as error:
-        reason = "there is not enough memory for it" if is_out_of_memory(error) else (
-            "it cannot be loaded")
-        raise checkpoint.refused(f"{reason}: {first_line(error)}") from error
+        what = NO_MEMORY if is_out_of_memory(error) else "it cannot be loaded"
+        raise checkpoint.refused(f"{what}: {first_line(error)}") from error
     missing = sorted(name for name in report["missing_keys"] if UNUSED_HEAD not in name)
     if missing:
         raise checkpoint.refused(f"a {checkpoint.architecture} does not have all weights of a "

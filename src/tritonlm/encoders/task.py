@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.encoders.checkpoint import Checkpoint
+from tritonlm.encoders.loading import NO_MEMORY
 from tritonlm.encoders.row_encoder import RowEncoder
 from tritonlm.encoders.row_runner import RowRunner
+from tritonlm.engine.device import is_out_of_memory
 from tritonlm.errors import InvalidArgument, first_line
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -36,7 +38,8 @@ def require_probe(checkpoint: Checkpoint, runner: RowRunner) -> None:
     except InvalidArgument:
         raise
     except Exception as error:
-        raise checkpoint.refused(f"a {checkpoint.architecture} does not run on plain token ids: "
-                                 f"{first_line(error)}") from error
+        what = NO_MEMORY if is_out_of_memory(error) else (
+            f"a {checkpoint.architecture} does not run on plain token ids")
+        raise checkpoint.refused(f"{what}: {first_line(error)}") from error
     if reason:
         raise checkpoint.refused(f"{checkpoint.architecture}: {reason}")

@@ -51,7 +51,7 @@ def take_cores(num_cores: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory left on the device, or on the host, which has no error of its own."""
+    """Whether the device had no memory left, or the host, for which there is no type of error."""
     return (isinstance(error, MemoryError | torch.OutOfMemoryError)
             or "allocate memory" in str(error))
 

@@ -167,3 +167,32 @@ def test_what_fails_a_step_is_no_lost_device_while_the_device_works(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert device.lost_device() is None
+
+
+@pytest.mark.parametrize(("error", "is_memory"), [
+    (MemoryError("std::bad_alloc"), True),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+    (OSError(12, "Cannot allocate memory"), True),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+])
+def test_an_error_of_a_load_that_lacks_memory_is_known(error, is_memory):
+    assert device.is_out_of_memory(error) is is_memory
+
+
+def test_the_hosts_own_error_is_one_that_lacks_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert device.is_out_of_memory(caught.value)
+
+
+def test_a_load_that_lacks_memory_leaves_that_as_its_reason(tmp_path, monkeypatch):
+    def build(config, report):
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(worker, "end_with_parent", lambda sent: None)
+    monkeypatch.setattr(worker, "configure", lambda name, log_format: None)
+    monkeypatch.setattr(worker.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(worker.sys, "argv", ["worker", str(tmp_path), '{"device": "cpu"}', "0"])
+    with pytest.raises(RuntimeError):
+        worker.main(build)
+    assert worker.NO_MEMORY in Endpoint(tmp_path).read_failure(0)
