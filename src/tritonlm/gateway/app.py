@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from tritonlm import locked_folder
 from tritonlm.caching.response_cache import ResponseCache
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable, from_code
 from tritonlm.gateway import logs, metrics, tokens
@@ -73,6 +74,12 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
         """Connections to the servers, from before the first request until after the last one."""
+        with locked_folder.held(self._shared):
+            async with self._connected() as state:
+                yield state
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[dict[str, Any]]:
         settings = self.settings
         roster = Roster(settings.addresses,
                         lambda address: Server(connect(address, settings)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
+from tritonlm import locked_folder
 from tritonlm.errors import StartFailure
 from tritonlm.gateway import logs
 from tritonlm.gateway.app import create_app
@@ -24,6 +27,7 @@ from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.parent import end_with_parent
 
 BACKLOG = 4096
+FOLDER_PREFIX = "gateway-"
 
 
 def prepare(settings: GatewaySettings) -> socket.socket:
@@ -48,9 +52,9 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     logs.configure(settings.log_format)
     # uvicorn hands a signal on when it has stopped; the folder is to be deleted all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with tempfile.TemporaryDirectory(prefix="tritonlm-gateway-") as folder:
+    with _shared_folder() as folder:
         config = uvicorn.Config(
-            partial(_create_app, settings, Path(folder)), factory=True, workers=settings.workers,
+            partial(_create_app, settings, folder), factory=True, workers=settings.workers,
             loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
             ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
             log_config=None, log_level="warning", access_log=False, server_header=False,
@@ -59,8 +63,24 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
         if settings.workers == 1:
             uvicorn.Server(config).run(sockets=[listener])
         else:
-            os.environ[FOLDER_VARIABLE] = folder
+            os.environ[FOLDER_VARIABLE] = str(folder)
             Multiprocess(config, sockets=[listener]).run()
+
+
+@contextmanager
+def _shared_folder() -> Iterator[Path]:
+    """A folder for all workers, after sweeping those of gateways that were killed.
+
+    Workers that are left alone hold it until the last of them has ended.
+    """
+    with locked_folder.base_folder() as base:
+        for path in locked_folder.abandoned(base, FOLDER_PREFIX):
+            shutil.rmtree(path, ignore_errors=True)
+        path, lock = locked_folder.create(base, FOLDER_PREFIX)
+    try:
+        yield path
+    finally:
+        locked_folder.leave(path, lock)
 
 
 def _create_app(settings: GatewaySettings, folder: Path) -> Starlette:

@@ -6,22 +6,20 @@ left over by one that was killed.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonlm import locked_folder
 from tritonlm.errors import StartFailure
+from tritonlm.server import processes
 
-LOCK_NAME = "run.lock"
 LOG_NAME = "server.log"
 SHARED_MEMORY = Path("/dev/shm")
 KEPT_LOG_AGE_S = 24 * 3600
+ORPHAN_GRACE_S = 3.0
 MAX_PATH_CHARS = 64
 """The sockets' paths start with the folder's, and Linux allows them 107 bytes."""
 
@@ -51,20 +49,11 @@ class RunDirectory:
 
 def create() -> RunDirectory:
     """A new run directory, after sweeping those of dead runs; raises `StartFailure`."""
-    base = Path(tempfile.gettempdir(), f"tritonlm-{os.getuid()}")
-    try:
-        base.mkdir(mode=0o700, exist_ok=True)
-        if base.stat().st_uid != os.getuid():
-            raise StartFailure(f"{base} belongs to another user: set TMPDIR to a folder of yours")
-        with _locked(base):
-            _sweep(base)
-            path = Path(tempfile.mkdtemp(dir=base, prefix=""))
-            lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise StartFailure(f"{base}: {error.strerror}; TMPDIR may name another place") from None
+    with locked_folder.base_folder() as base:
+        _sweep(base)
+        path, lock = locked_folder.create(base)
     if len(str(path)) > MAX_PATH_CHARS:
-        remove(path)
+        locked_folder.leave(path, lock)
         raise StartFailure(f"TMPDIR: {tempfile.gettempdir()} is too long for the paths of sockets")
     return RunDirectory(path, lock)
 
@@ -81,24 +70,9 @@ def _shared_memory_prefix(path: Path) -> str:
 
 
 def _sweep(base: Path) -> None:
-    for lock_path in base.glob(f"*/{LOCK_NAME}"):
-        with lock_path.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            remove(lock_path.parent)
+    for path in locked_folder.abandoned(base):
+        processes.stop(path, ORPHAN_GRACE_S)  # if launcher and reaper were killed
+        remove(path)
     for log in base.glob("*.log"):
         if time.time() - log.stat().st_mtime > KEPT_LOG_AGE_S:
             log.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other launchers from sweeping a folder that is made but not yet locked."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -115,13 +115,36 @@ async def test_workers_share_the_port_and_count_together():
         await ended(process, *children)
 
 
-async def test_workers_end_with_a_killed_supervisor():
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """Those that gateways have, which are started in the test, now."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return lambda: [path.name for path in tmp_path.glob("*/gateway-*")]
+
+
+async def test_workers_end_with_a_killed_supervisor_and_the_last_one_cleans_up(folders):
     async with serve(slow) as server, started(
             "--servers", server.url, "--workers", "2") as (process, _):
         workers = children_of(process)
+        assert len(folders()) == 1
         process.kill()
         assert len(workers) >= 2
         await ended(*workers)
+        assert folders() == []
+
+
+async def test_what_a_killed_gateway_leaves_is_swept_by_the_next(folders):
+    async with serve(slow) as server:
+        async with started("--servers", server.url) as (process, _):
+            process.kill()
+            await ended(process)
+            [left] = folders()
+        async with started("--servers", server.url) as (process, _):
+            assert len(folders()) == 1
+            assert left not in folders()
+            process.send_signal(signal.SIGTERM)
+            await ended(process)
+        assert folders() == []
 
 
 @pytest.mark.parametrize(("options", "environ", "message"), [

@@ -1,12 +1,14 @@
 import os
+import signal
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from tritonlm.errors import StartFailure
-from tritonlm.server import run_directory
+from tritonlm.server import processes, run_directory
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +50,16 @@ def test_what_a_dead_run_left_is_swept_by_the_next(run):
     assert not dead.path.exists()
     assert not memory.exists()
     assert run.path.exists()
+
+
+def test_orphans_of_a_run_whose_launcher_and_reaper_were_killed_are_ended(run):
+    dead = run_directory.create()
+    environ = os.environ | {processes.RUN_DIR_VARIABLE: str(dead.path)}
+    with subprocess.Popen(["sleep", "100"], env=environ) as orphan:
+        os.close(dead.lock)
+        os.close(run_directory.create().lock)
+        assert orphan.wait(10) == -signal.SIGTERM
+    assert not dead.path.exists()
 
 
 def test_folders_of_other_programs_are_left_alone(base, run):
