@@ -51,6 +51,7 @@ from tritonlm.gateway.server import Server
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.gateway.task_rows import TaskBody
 from tritonlm.gateway.usage import Usage
+from tritonlm.gateway.websocket import LABEL as ON_SOCKETS
 from tritonlm.gateway.websocket import Sockets
 from tritonlm.options import Options
 from tritonlm.tracing import from_environment
@@ -214,6 +215,9 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         Route("/tokenize", gateway.tokenize, methods=["POST"]),
         Route("/detokenize", gateway.detokenize, methods=["POST"]),
     ]
+    for path in (ON_SOCKETS, *(route.path for route in routes if isinstance(route, Route)
+                               and "POST" in (route.methods or ()))):
+        metrics.begin_path(path)
     return Starlette(
         routes=routes, lifespan=gateway.lifespan,
         middleware=_middleware(settings, shared, journal),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from functools import cache
 
 from prometheus_client import (
-    CollectorRegistry,
+    REGISTRY,
     Counter,
     Gauge,
     Histogram,
     generate_latest,
     multiprocess,
 )
+from prometheus_client.core import Metric
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where workers share their counts; prometheus_client looks for it when it is imported."""
@@ -61,17 +64,23 @@ def forget_worker() -> None:
 
 
 def forget_server(name: str) -> None:
-    """A server is there no more; workers that share their counts keep it as one that is down."""
+    """A server is there no more; workers that share their counts can only say: no number."""
     if FOLDER_VARIABLE in os.environ:
-        SERVER_UP.labels(name).set(0)
+        SERVER_UP.labels(name).set(math.nan)
     else:
         SERVER_UP.remove(name)
 
 
 def page() -> bytes:
     """All metrics as Prometheus reads them."""
-    registry = CollectorRegistry()
-    if FOLDER_VARIABLE in os.environ:
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-    return generate_latest()
+    return generate_latest(_AllWorkers() if FOLDER_VARIABLE in os.environ else REGISTRY)
+
+
+class _AllWorkers:
+    """What all workers have counted, but for what they have forgotten."""
+
+    def collect(self) -> Iterator[Metric]:
+        workers = multiprocess.MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        for metric in workers.collect():  # type: ignore[no-untyped-call]
+            metric.samples = [each for each in metric.samples if not math.isnan(each.value)]
+            yield metric

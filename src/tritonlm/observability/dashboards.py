@@ -114,7 +114,8 @@ MODELS = Dashboard("tritonlm: models", "model", OF_A_MODEL, {
 GATEWAY = Dashboard("tritonlm: gateway", "path", "tritonlm_gateway_requests_total", {
     "Requests": (
         Panel("Requests by status", "reqps", {
-            "{{path}} {{status}}": _rate("tritonlm_gateway_requests_total", "path, status")}),
+            "{{path}} {{status}}":
+                _rate("tritonlm_gateway_requests_total", "path, status") + " > 0"}),
         Panel("In flight", "short", {"requests": "sum(tritonlm_gateway_requests_in_flight)",
                                      "WebSockets": "sum(tritonlm_gateway_sockets)"}),
         _latency("First byte", "tritonlm_gateway_first_byte_seconds", "path"),

@@ -1,17 +1,44 @@
-"""Counters are there before they count."""
+"""Counters are there before they count, and gone servers are not."""
 
+import os
+import subprocess
+import sys
+
+import pytest
 from prometheus_client import REGISTRY
 
 from tritonlm.gateway import metrics
+from tritonlm.gateway.app import create_app
+from tritonlm.gateway.settings import GatewaySettings
+
+FORGETS = """
+from tritonlm.gateway import metrics
+for name in ("gone:8001", "here:8001"):
+    metrics.SERVER_UP.labels(name).set(0)
+metrics.forget_server("gone:8001")
+print(metrics.page().decode())
+"""
 
 
-def test_faults_of_a_path_are_counted_from_zero():
-    metrics.begin_path("/v1/anything")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/generate_stream",
+                                  "/ws generate"])
+def test_faults_of_a_path_are_counted_from_zero_before_it_has_a_request(path, tmp_path):
+    create_app(GatewaySettings(), tmp_path)
     assert REGISTRY.get_sample_value("tritonlm_gateway_requests_total",
-                                     {"path": "/v1/anything", "status": "503"}) == 0
+                                     {"path": path, "status": "503"}) is not None
 
 
 def test_a_servers_failures_are_counted_from_zero():
     metrics.begin_server("somewhere:8001")
     assert REGISTRY.get_sample_value("tritonlm_gateway_server_ejections_total",
                                      {"server": "somewhere:8001"}) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_server_that_has_left_is_not_called_down(shared, tmp_path):
+    environ = {key: value for key, value in os.environ.items() if key != metrics.FOLDER_VARIABLE}
+    told = subprocess.run(
+        [sys.executable, "-c", FORGETS], capture_output=True, text=True, check=True,
+        env=environ | ({metrics.FOLDER_VARIABLE: str(tmp_path)} if shared else {})).stdout
+    assert 'tritonlm_gateway_server_up{server="here:8001"} 0.0' in told
+    assert 'server_up{server="gone:8001"}' not in told
