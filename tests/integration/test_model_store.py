@@ -50,6 +50,13 @@ async def status(manager, name):
     return next(model for model in (await manager.status()).models if model.name == name)
 
 
+async def until_status(manager, name, is_so):
+    due_s = time.monotonic() + LIMIT_S
+    while not is_so(found := await status(manager, name)):
+        assert time.monotonic() < due_s, found
+        await asyncio.sleep(0.02)
+
+
 def processes_of(served, name):
     return [found for found in model_processes.find(served.server.run_dir)
             if found.model == name or found.model.startswith(f"{name}_")]
@@ -87,10 +94,7 @@ async def test_models_are_loaded_by_request_and_make_room_for_each_other(gateway
 async def test_a_model_in_use_stays_and_one_that_waits_gets_its_turn(gateway, manager):
     async with aiohttp.ClientSession() as session:
         long = asyncio.ensure_future(ask(session, gateway, max_tokens=200))
-        due_s = time.monotonic() + LIMIT_S
-        while (await status(manager, "alpha")).num_leases == 0:
-            assert time.monotonic() < due_s, await status(manager, "alpha")
-            await asyncio.sleep(0.02)
+        await until_status(manager, "alpha", lambda status: status.num_leases)
         with pytest.raises(Unavailable, match="alpha is ready, and 1 requests use it"):
             await manager.do("unload", "alpha")
         waiting = asyncio.ensure_future(manager.lease("beta"))
@@ -174,3 +178,17 @@ async def test_a_change_of_version_drops_no_request(gateway, served, manager):
     assert set(counts[first + 4 :]) == {20}, "the old version has had new requests"
     await until(lambda: {found.version for found in processes_of(served, "alpha")} == {2},
                 lambda: processes_of(served, "alpha"))
+
+
+async def test_a_model_that_nobody_uses_goes_in_time_unless_it_is_pinned():
+    ttl_s = 1.0
+    with echo_store({"alpha": {}, "beta": {}}, Limits(idle_ttl_s=ttl_s)) as served:
+        async with ManagerClient("localhost", served.manager_port) as manager:
+            lease, _ = await asyncio.gather(manager.lease("alpha"), manager.do("pin", "beta"))
+            await asyncio.sleep(2 * ttl_s)
+            assert (await status(manager, "alpha")).state == "ready", "it was in use"
+            lease.release()
+            await until(lambda: not processes_of(served, "alpha"), "its processes are still there")
+            await until_status(manager, "alpha", lambda status: status.state == "unloaded")
+            assert (await status(manager, "beta")).state == "ready"
+            assert processes_of(served, "beta")

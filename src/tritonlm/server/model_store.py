@@ -45,10 +45,6 @@ OWN_NAME = re.compile(r'^name: "\w+"', re.MULTILINE)
 OTHER_NAME = re.compile(r'(?<=model_name: )"(\w+)"|(?<=string_value: )"(\w+)"')
 """Of a step of an ensemble, or of whose engines are used."""
 COUNT = re.compile(r"(?<=count: )\d+")
-OWN_NAME = re.compile(r'^name: "\w+"', re.MULTILINE)
-OTHER_NAME = re.compile(r'(?<=model_name: )"(\w+)"|(?<=string_value: )"(\w+)"')
-"""Of a step of an ensemble, or of whose engines are used."""
-COUNT = re.compile(r"(?<=count: )\d+")
 ALL_VERSIONS = """
 # Served are the versions whose folders are beside this file; each has settings of its own in it.
 version_policy { all { } }
