@@ -6,14 +6,17 @@ import re
 
 from tritonlm.backend import task_metrics
 from tritonlm.backend.metric_definitions import HISTOGRAM, METRICS
-from tritonlm.observability.reference import gateway_definitions
+from tritonlm.caching import metrics as caching_metrics
+from tritonlm.observability.reference import definitions, gateway_definitions
 
 
 def exported_names() -> set[str]:
     """As they are on the pages: three for a histogram."""
     described = {name + part for name, each in (METRICS | gateway_definitions()).items()
                  for part in (("_bucket", "_sum", "_count") if each.kind == HISTOGRAM else ("",))}
-    return described | {name for name, _ in (*task_metrics.COUNTERS.values(), task_metrics.MEMORY)}
+    of_cache = definitions(caching_metrics).keys()
+    return described | of_cache | {
+        name for name, _ in (*task_metrics.COUNTERS.values(), task_metrics.MEMORY)}
 
 
 def names_in(expression: str) -> set[str]:

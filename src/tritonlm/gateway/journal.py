@@ -18,6 +18,8 @@ from tritonlm.tracing import Tracer
 
 LOG = logging.getLogger("tritonlm.access")
 TRACED = frozenset({"POST", "WEBSOCKET", "GENERATE"})
+UNCOUNTED = frozenset({"/health/live", "/health/ready", "/metrics"})
+"""Paths of those who watch: what metrics say is about requests."""
 
 
 @dataclass
@@ -55,26 +57,31 @@ class Journal:
         if self.tracer is not None and method in TRACED:
             upstream.span = self.tracer.begin(f"{method} {path}", traceparent)
             upstream.traceparent = upstream.span.traceparent
-        metrics.IN_FLIGHT.inc()
+        metrics.IN_FLIGHT.inc(path not in UNCOUNTED)
         return Record(request_id, method, path, upstream)
 
     def end(self, record: Record, label: str) -> None:
         """It is over; metrics know its path as `label`."""
-        metrics.IN_FLIGHT.dec()
         total_s = time.monotonic() - record.start_s
-        metrics.begin_path(label)
-        metrics.REQUESTS.labels(label, str(record.status)).inc()
-        metrics.REQUEST_S.labels(label).observe(total_s)
-        if record.first_byte_s is not None:
-            metrics.FIRST_BYTE_S.labels(label).observe(record.first_byte_s)
-        if record.usage.num_output_tokens:
-            metrics.INPUT_TOKENS.labels(record.model).inc(record.usage.num_input_tokens)
-            metrics.OUTPUT_TOKENS.labels(record.model).inc(record.usage.num_output_tokens)
+        if record.path not in UNCOUNTED:
+            _count(record, label, total_s)
         if self.is_logged:
             LOG.info(_log_line(record, total_s))
         if record.upstream.span is not None:
             record.upstream.span.end(_attributes(record), (
                 str(record.status) if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""))
+
+
+def _count(record: Record, label: str, total_s: float) -> None:
+    metrics.IN_FLIGHT.dec()
+    metrics.begin_path(label)
+    metrics.REQUESTS.labels(label, str(record.status)).inc()
+    metrics.REQUEST_S.labels(label).observe(total_s)
+    if record.first_byte_s is not None:
+        metrics.FIRST_BYTE_S.labels(label).observe(record.first_byte_s)
+    if record.usage.num_output_tokens:
+        metrics.INPUT_TOKENS.labels(record.model).inc(record.usage.num_input_tokens)
+        metrics.OUTPUT_TOKENS.labels(record.model).inc(record.usage.num_output_tokens)
 
 
 def _log_line(record: Record, total_s: float) -> str:

@@ -132,6 +132,15 @@ GATEWAY = Dashboard("tritonlm: gateway", "path", "tritonlm_gateway_requests_tota
         Panel("Ejections", "ops", {
             "{{server}}": _rate("tritonlm_gateway_server_ejections_total", "server", "")}),
     ),
+    "Answers kept": (
+        Panel("Requests by what the cache did", "reqps", {
+            "{{outcome}}": _rate("tritonlm_gateway_cache_requests_total", "outcome", "")}),
+        Panel("Lookups and errors", "ops", {
+            "{{level}} {{outcome}}":
+                _rate("tritonlm_gateway_cache_lookups_total", "level, outcome", ""),
+            "{{level}} error": _rate("tritonlm_gateway_cache_errors_total", "level", "")}),
+        Panel("Memory", "bytes", {"": "sum(tritonlm_gateway_cache_memory_bytes)"}),
+    ),
 })
 DASHBOARDS = {"models": MODELS, "gateway": GATEWAY}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -18,8 +19,13 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 def gateway_definitions() -> dict[str, Definition]:
     """The gateway's metrics by the names that they have on its page."""
+    return definitions(gateway_metrics)
+
+
+def definitions(module: ModuleType) -> dict[str, Definition]:
+    """The metrics of a module of the gateway."""
     found = {}
-    for metric in vars(gateway_metrics).values():
+    for metric in vars(module).values():
         if isinstance(metric, Counter | Gauge | Histogram):
             described = next(iter(metric.describe()))
             ending = "_total" if described.type == "counter" else ""

@@ -160,7 +160,11 @@ async def test_metrics_count_what_was_done(gateway):
         while (now := (await value(requests), await value(tokens))) != (before[0] + 1,
                                                                        before[1] + 3):
             assert time.monotonic() < due_s, (before, now)
-        assert await value("tritonlm_gateway_requests_in_flight") == 1  # the one for the page
+        assert await value("tritonlm_gateway_requests_in_flight") == 0
+        async with session.get(url + "/health/ready") as ready:
+            assert ready.status == 200
+        for of_watchers in ("/health/", "/metrics"):
+            assert await value(f'tritonlm_gateway_requests_total{{path="{of_watchers}') == 0
 
 
 async def test_pages_of_an_origin_may_call(gateway):
