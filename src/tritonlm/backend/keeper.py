@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import shutil
@@ -26,6 +27,8 @@ TAKEOVER_DELAY_S = 0.5
 """After an orderly goodbye: the server is probably stopping this front end too."""
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
+STABLE_S = 60.0
+"""An engine that was ready for so long was not broken from the start."""
 STOP_TIMEOUT_S = 5.0
 
 
@@ -44,7 +47,8 @@ class EngineKeeper:
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before_s = 0.0
         self._backoff_s = MIN_BACKOFF_S
-        self._was_ready = False
+        self._ready_s = math.inf
+        """When the engine came up, on the monotonic clock; infinity: it has not."""
         self._thread = vital_thread(self._run, "engine keeper")
         self.num_starts = 0
 
@@ -70,8 +74,7 @@ class EngineKeeper:
 
     def note_ready(self) -> None:
         """The engine has come up: should it end, requests wait for the next one."""
-        self._was_ready = True
-        self._backoff_s = MIN_BACKOFF_S
+        self._ready_s = time.monotonic()
 
     def note_goodbye(self) -> None:
         """The engine was told to stop: do not rush to start another."""
@@ -94,7 +97,7 @@ class EngineKeeper:
         while not self._is_stopping.is_set():
             self.num_starts += 1
             started_s = time.time()
-            self._was_ready = False
+            self._ready_s = math.inf
             self._endpoint.heartbeat.unlink(missing_ok=True)
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
             if self._is_stopping.is_set():
@@ -103,8 +106,10 @@ class EngineKeeper:
             self._process = None
             if self._is_stopping.is_set():
                 return
-            if not self._was_ready and self._endpoint.read_failure(started_s) is None:
+            if self._ready_s == math.inf and self._endpoint.read_failure(started_s) is None:
                 self._endpoint.write_failure(reason)
+            if time.monotonic() - self._ready_s > STABLE_S:
+                self._backoff_s = MIN_BACKOFF_S
             LOG.warning(f"{reason}; starting another in {self._backoff_s:.1f} s")
             self._is_stopping.wait(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)

@@ -73,11 +73,11 @@ class ServerWatch:
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             status = connection.getresponse().status
-        except ConnectionError:  # a server that is told to stop takes no connections any more
+        except ConnectionRefusedError:  # a server that is told to stop closes its port at once
             return Answer.STOPPING
         except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()
-        return {http.HTTPStatus.OK: Answer.SERVED, http.HTTPStatus.BAD_REQUEST: Answer.UNLOADED
-                }.get(http.HTTPStatus(status))
+        return {http.HTTPStatus.OK: Answer.SERVED,
+                http.HTTPStatus.BAD_REQUEST: Answer.UNLOADED}.get(status)

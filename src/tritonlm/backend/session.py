@@ -29,7 +29,9 @@ from tritonlm.engine.endpoint import Endpoint
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 
 SWEEP_INTERVAL_S = 0.1
-"""How often deadlines of requests that wait for an engine are seen."""
+"""How often deadlines are looked at."""
+OVERDUE_S = 0.5
+"""The engine ends requests at their deadline; one that has not by then may be hanging."""
 IDLE_WAIT_MS = 500
 DELIVERIES = 16
 """Requests whose news are sent before others are looked for that should go first."""
@@ -256,7 +258,7 @@ class Session:
                             generation, str(error))
 
     def _sweep(self) -> None:
-        """Look after requests that wait for an engine, or for the end of the server."""
+        """Look after requests that no engine will end: it is not there, or it hangs."""
         now_s = time.monotonic()
         if now_s < self._sweep_due_s or not self._generations:
             return
@@ -267,25 +269,26 @@ class Session:
         if len(failures) == self._config.num_engines:
             self._fail_all(Unavailable(f"the engine cannot be started: {failures[0]}"))
         for generation in self._unfinished():
-            if not generation.is_submitted and generation.deadline_s <= now_s:
-                generation.end("deadline")
-            if generation.is_over:
-                self._guard(generation)
+            if generation.deadline_s + OVERDUE_S * generation.is_submitted <= now_s:
+                self._end_early(generation, "deadline")
 
     def _end_abandoned(self) -> None:
         """End the requests whose clients have hung up."""
         for generation in self._hang_ups.find(self._unfinished):
-            self._engines.cancel(generation.keys)
-            generation.end("cancelled")
-            self._guard(generation)
+            self._end_early(generation, "cancelled")
+
+    def _end_early(self, generation: Generation, reason: str) -> None:
+        """End a request with what there is, without the engine's word for it."""
+        self._engines.cancel(generation.keys)
+        generation.end(reason)
+        self._guard(generation)
 
     def _cancel_waiting(self, cancellation: Cancellation) -> None:
         """Cancel among the requests that wait for an engine."""
         meant = [generation for generation in self._unfinished()
                  if generation.options.request_id == cancellation.request_id]
         for generation in meant:
-            generation.end("cancelled")
-            self._guard(generation)
+            self._end_early(generation, "cancelled")
         self._answer_cancellation(cancellation, len(meant))
 
     def _answer_cancellation(self, cancellation: Cancellation, num_cancelled: int) -> None:

@@ -7,10 +7,9 @@ import threading
 import time
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
-import zmq
+from engine_peer import TIMEOUT_S, Peer
 
 from tritonlm.backend.engines import EngineLost, Engines, EngineStats
 from tritonlm.config import ModelConfig
@@ -19,33 +18,6 @@ from tritonlm.engine.endpoint import Endpoint
 from tritonlm.engine.messages import Cancel, CancelById, CancelReply, Ready, Stats, Submit
 
 LIMITS = Ready(100, 100)
-TIMEOUT_S = 30
-decode = msgspec.msgpack.Decoder(list[messages.ToEngine]).decode
-
-
-class Peer:
-    """An engine's end of the connection."""
-
-    def __init__(self, address):
-        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket.bind(address)
-        self._identity = b""
-
-    def heard(self):
-        """What the front end has said in its next message."""
-        assert self._socket.poll(1000 * TIMEOUT_S)
-        self._identity, payload = self._socket.recv_multipart()
-        return decode(payload)
-
-    def has_heard(self):
-        return bool(self._socket.poll(200))
-
-    def say(self, *said):
-        for message in said:
-            self._socket.send_multipart((self._identity, messages.encode(message)))
-
-    def close(self):
-        self._socket.close(linger=0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tritonlm.backend.server_watch import ServerWatch
 
 INTERVAL_S = 0.01
 LIMIT_S = 60
-READY, NOT_READY, BROKEN = 200, 400, 500
+READY, NOT_READY, BROKEN, NO_STATUS, HANGS_UP = 200, 400, 500, 777, None
 
 
 class Triton(ThreadingHTTPServer):
@@ -40,8 +40,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.paths.append(self.path)
         self.server.refusals_to_come -= 1
         status = self.server.status if self.server.refusals_to_come < 0 else NOT_READY
-        self.send_response(status)
-        self.end_headers()
+        if status is not None:
+            self.send_response(status)
+            self.end_headers()
         self.server.num_answers.release()
 
     def log_message(self, *_):
@@ -120,10 +121,11 @@ def test_a_server_that_closes_its_port_ends(triton, ended):
     assert ended.wait(LIMIT_S)
 
 
-def test_a_server_in_trouble_does_not_end(triton, ended):
+@pytest.mark.parametrize("trouble", [BROKEN, NO_STATUS, HANGS_UP])
+def test_a_server_in_trouble_does_not_end(triton, ended, trouble):
     triton.status = READY
     triton.watch.ensure_started()
     triton.wait_for_answers()
-    triton.status = BROKEN
+    triton.status = trouble
     triton.wait_for_answers()
     assert not ended.is_set()
