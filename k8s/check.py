@@ -7,7 +7,6 @@ Debian's package prometheus.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,9 +24,6 @@ ROOT = K8S.parent
 RENDERED = ROOT / "build" / "k8s"
 TOOLS = Path(sys.executable).parent
 OVERLAYS = sorted((K8S / "overlays").iterdir())
-ALTERNATIVES = [K8S / "components" / name
-                for name in ("gateway-api", "grpc-tls", "inference-pool", "scale-to-zero")]
-"""Components that no overlay has: a cluster has one or the other, or the means for them."""
 KUBERNETES = "1.37"
 GROUP_LABEL = "leaderworkerset.sigs.k8s.io/name"
 """What the pods of a LeaderWorkerSet get from its controller."""
@@ -39,7 +35,8 @@ def main() -> None:
     RENDERED.mkdir(parents=True)
     if render.command() is None:
         render.fetch()
-    for folder in [*OVERLAYS, *map(with_base, ALTERNATIVES)]:
+    alternatives = [render.with_base(each, RENDERED / each.name) for each in render.ALTERNATIVES]
+    for folder in [*OVERLAYS, *alternatives]:
         objects = list(yaml.safe_load_all(render.render(folder)))
         objects += [pod for each in objects for pod in pods_of_group(each)]
         (RENDERED / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(objects))
@@ -52,18 +49,6 @@ def main() -> None:
     run(TOOLS / "checkov", "--config-file", K8S / "checkov.yaml", "-d", RENDERED)
     run(TOOLS / "hadolint", dockerfile)
     print("checkov and hadolint find nothing")
-
-
-def with_base(component: Path) -> Path:
-    """A kustomization of the base and one component."""
-    folder = RENDERED / component.name
-    folder.mkdir()
-    relative = {"resources": K8S / "base", "components": component}
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
-        "namespace": "tritonlm",
-        **{key: [os.path.relpath(path, folder)] for key, path in relative.items()}}))
-    return folder
 
 
 def pods_of_group(each: dict[str, Any]) -> Iterator[dict[str, Any]]:
