@@ -42,7 +42,8 @@ class Manager:
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loaded: dict[str, Entry] = {}
-        """As they were when they were loaded."""
+        """What is loaded, or being loaded or unloaded, as it was when that began."""
+        self._reloading = asyncio.Lock()
         self._stubs: dict[str, set[psutil.Process]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,7 +95,7 @@ class Manager:
     async def unload(self, name: str) -> None:
         """Return when nothing of the model is left; raises `ServingError` if it is in use."""
         if self._residency.unload(name):
-            await self._unload(name)
+            await self._finish(self._unload(name))
 
     async def pin(self, name: str) -> None:
         """Load the model and keep it loaded; raises `ServingError`."""
@@ -117,22 +118,30 @@ class Manager:
         New requests go to the newest version once it is ready; those that run finish where they
         are. Raises `ServingError`, and then what was served still is.
         """
-        await self.refresh()
-        if self._residency.find(name).state != State.READY:
-            raise Unavailable(f"the model {name} is not loaded; its next load takes what is there")
-        lease = self._residency.ask(name)
-        before, after = self._loaded[name], self._entries.get(name)
-        try:
-            if after is None:
-                raise NotFound(f"the model {name!r} is in the repository no more; unload it")
-            self._residency.resize(name, sum({**before.versions, **after.versions}.values()))
-            self._stubs.pop(name)  # some of them end now
-            await self._control.reload(after)
-            self._loaded[name] = after
-        finally:
-            self._stubs[name] = await self._control.stubs(self._loaded[name])
-            self._residency.resize(name, self._loaded[name].memory_bytes)
-            self.release(lease)
+        await self._finish(self._reload(name))
+
+    async def _reload(self, name: str) -> None:
+        async with self._reloading:
+            await self.refresh()
+            if self._residency.find(name).state != State.READY:
+                raise Unavailable(f"the model {name} is not loaded; its next load takes what is "
+                                  "there")
+            lease = self._residency.ask(name)
+            try:
+                await self._change(name, self._loaded[name], self._entries.get(name))
+            finally:
+                self._stubs[name] = await self._control.stubs(self._loaded[name])
+                self._residency.resize(name, self._loaded[name].memory_bytes)
+                self.release(lease)
+
+    async def _change(self, name: str, before: Entry, after: Entry | None) -> None:
+        """Serve the versions of `after` instead of those of `before`, with room for both."""
+        if after is None:
+            raise NotFound(f"the model {name!r} is in the repository no more; unload it")
+        self._residency.resize(name, sum({**before.versions, **after.versions}.values()))
+        self._stubs.pop(name)  # some of them end now
+        await self._control.reload(after)
+        self._loaded[name] = after
 
     async def refresh(self) -> None:
         """See which models there are."""
@@ -148,18 +157,20 @@ class Manager:
     async def status(self) -> ManagerStatus:
         """All that is known now."""
         await self.refresh()
-        models = [await self._status(resident) for resident in self._residency.residents
-                  if resident.name in self._entries]
+        models = [await self._status(resident, entry) for resident in self._residency.residents
+                  if (entry := self._entry(resident)) is not None]
         budget = self._limits.memory_bytes
         return ManagerStatus(
             models=tuple(models), needed_bytes=self._residency.memory_bytes,
             budget_bytes=None if budget == math.inf else int(budget),
             max_models=self._limits.max_models)
 
-    async def _status(self, resident: Resident) -> ModelStatus:
-        entry, now_s = self._entries[resident.name], time.monotonic()
-        if resident.state == State.READY:
-            entry = self._loaded[resident.name]
+    def _entry(self, resident: Resident) -> Entry | None:
+        """What is loaded of it, else what would be; None if it is in the repository no more."""
+        return self._loaded.get(resident.name) or self._entries.get(resident.name)
+
+    async def _status(self, resident: Resident, entry: Entry) -> ModelStatus:
+        now_s = time.monotonic()
         return ModelStatus(
             name=resident.name, task=entry.task, identity=entry.identity,
             versions=tuple(sorted(entry.versions)),
@@ -202,21 +213,28 @@ class Manager:
             self._timer = asyncio.get_running_loop().call_later(
                 max(0.0, due_s - time.monotonic()), self._advance)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` to its end, also if whoever asked for it goes away."""
+        await asyncio.shield(self._begin(work))
 
     async def _load(self, name: str) -> None:
-        entry = self._entries[name]
         LOG.info("loading model %s", name)
         try:
+            if name not in self._entries:  # it was, when it was asked for
+                raise NotFound("it is in the repository no more")
+            entry = self._loaded[name] = self._entries[name]
             await self._control.load(entry)
         except Exception as error:
             LOG.warning("model %s: %s", name, error)
+            self._loaded.pop(name, None)
             self._residency.note_failed(name, str(error))
         else:
-            self._loaded[name] = entry
             self._stubs[name] = await self._control.stubs(entry)
             self._residency.note_loaded(name)
         self._advance()
@@ -228,6 +246,7 @@ class Manager:
             await self._control.unload(self._loaded[name])
         except Unavailable as error:  # the server is gone, and a new one has a new manager
             LOG.warning("model %s: %s", name, error)
+        del self._loaded[name]
         self._residency.note_unloaded(name)
         self._advance()
 

@@ -6,6 +6,7 @@ import re
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.drills.waiting import until
 from triton_service import chunk, failure, serve
 from typer.testing import CliRunner
 
@@ -28,6 +29,8 @@ class FakeControl:
         self.calls = []
         self.may_load = asyncio.Event()
         self.may_load.set()
+        self.may_unload = asyncio.Event()
+        self.may_unload.set()
         self.failure = ""
 
     async def load(self, entry):
@@ -38,11 +41,13 @@ class FakeControl:
 
     async def reload(self, entry):
         self.calls.append(("reload", entry.parts[0], *sorted(entry.versions)))
+        await self.may_load.wait()
         if self.failure:
             raise Unavailable(self.failure)
 
     async def unload(self, entry):
         self.calls.append(("unload", entry.parts[0]))
+        await self.may_unload.wait()
 
     async def stubs(self, entry):
         return set()
@@ -188,6 +193,57 @@ async def test_a_version_that_has_no_room_or_fails_leaves_what_is_served():
         assert (status.needed_bytes, status.models[0].state) == (GIB, "ready")
         with pytest.raises(Unavailable, match="not loaded"):
             await client.do("reload", "b")
+
+
+async def test_two_who_reload_at_once_take_turns():
+    async with managed() as (client, control, _, _):
+        await client.lease("a")
+        await asyncio.gather(*(client.do("reload", "a") for _ in range(3)))
+        assert control.calls[1:] == [("reload", "a", 1)] * 3
+
+
+@pytest.mark.parametrize("verb", ["unload", "reload"])
+async def test_what_has_begun_ends_also_if_whoever_asked_for_it_has_gone(verb):
+    async with managed() as (client, control, _, port):
+        (await client.lease("a")).release()
+        control.may_unload.clear()
+        control.may_load.clear()
+        async with ManagerClient("localhost", port) as another:
+            asking = asyncio.create_task(another.do(verb, "a"))
+            await until(lambda: len(control.calls) == 2, control.calls)
+        with pytest.raises(Unavailable):
+            await asking
+        control.may_unload.set()
+        control.may_load.set()
+        (await client.lease("a")).release()
+        await client.do("unload", "a")
+        assert (await states(client))["a"] == "unloaded"
+
+
+async def test_a_model_that_is_removed_while_it_waits_for_room_is_told_of():
+    async with managed(max_models=1) as (client, _, repository, _):
+        lease = await client.lease("a")
+        waiting = asyncio.create_task(client.lease("b"))
+        while (await client.status()).models[1].num_waiting == 0:
+            await asyncio.sleep(0.01)
+        del repository["b"]
+        await client.status()
+        lease.release()
+        with pytest.raises(Unavailable, match="b cannot be loaded: it is in the repository no"):
+            await waiting
+        await client.lease("c")
+        assert await states(client) == {"a": "unloaded", "c": "ready"}
+
+
+async def test_a_model_that_is_removed_while_it_is_loaded_is_shown_until_it_is_unloaded():
+    async with managed() as (client, _, repository, _):
+        (await client.lease("a")).release()
+        del repository["a"]
+        assert await states(client) == {"a": "ready", "b": "unloaded", "c": "unloaded"}
+        with pytest.raises(NotFound, match="in the repository no more; unload it"):
+            await client.do("reload", "a")
+        await client.do("unload", "a")
+        assert await states(client) == {"b": "unloaded", "c": "unloaded"}
 
 
 async def test_an_idle_model_goes_by_itself():
