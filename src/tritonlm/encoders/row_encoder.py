@@ -9,7 +9,7 @@ import numpy as np
 
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.config import PLACES, QWEN3_RERANKER, RerankConfig
-from tritonlm.encoders.rows import Item, Row
+from tritonlm.encoders.rows import Ids, Item, Row
 from tritonlm.errors import InvalidArgument
 
 QUERY, DOCUMENT = PLACES
@@ -23,17 +23,27 @@ class RowEncoder:
         self.tokenizer = checkpoint.tokenizer()
         self.max_row_len = checkpoint.max_row_len(self.tokenizer)
         self._vocab_size = checkpoint.text_config.vocab_size
+        self._num_types = getattr(checkpoint.text_config, "type_vocab_size", 0)
         self._truncate = checkpoint.settings.truncate
         sentence = checkpoint.read_json("sentence_bert_config.json")
         self._is_lower_case = bool(sentence.get("do_lower_case"))
         self._template = None if template is None else _split(template)
         self._tokenize([("",)])  # the first call may change the tokenizer's own truncation
+        if self._template is not None:
+            self._check_room(self._template)
 
     def encode(self, items: Sequence[Item]) -> list[Row | InvalidArgument]:
         """The row of each item, or why there is none; the texts are encoded together."""
         texts = [item for item in items if not isinstance(item, Row)]
         rows = iter(self._rows(texts) if texts else [])
         return [self._checked(item if isinstance(item, Row) else next(rows)) for item in items]
+
+    def _check_room(self, template: tuple[str, ...]) -> None:
+        """Raise `InvalidArgument` if the template leaves none for a query and a document."""
+        ids = self.tokenizer("".join(template), add_special_tokens=False)["input_ids"]
+        if len(ids) >= self.max_row_len:
+            raise InvalidArgument("max_model_len", self.max_row_len,
+                                  f"the prompt template alone has {len(ids)} tokens")
 
     def _rows(self, texts: Sequence[tuple[str, ...]]) -> list[Row]:
         if self._is_lower_case:
@@ -65,10 +75,16 @@ class RowEncoder:
         if not 1 <= row.ids.size <= self.max_row_len:
             return InvalidArgument("num_input_tokens", row.ids.size,
                                    f"allowed: 1 to {self.max_row_len} tokens")
-        if row.ids.min() < 0 or row.ids.max() >= self._vocab_size:
-            bad = row.ids[(row.ids < 0) | (row.ids >= self._vocab_size)][0]
-            return InvalidArgument("input_ids", int(bad), f"allowed: 0 to {self._vocab_size - 1}")
-        return row
+        refusal = _beyond("input_ids", row.ids, self._vocab_size)
+        if refusal is None and row.type_ids is not None and self._num_types:  # else they are unused
+            refusal = _beyond("token_type_ids", row.type_ids, self._num_types)
+        return refusal or row
+
+
+def _beyond(name: str, ids: Ids, size: int) -> InvalidArgument | None:
+    """The first of `ids` that an embedding of that size has not, refused: it would fail others."""
+    bad = ids[(ids < 0) | (ids >= size)]
+    return InvalidArgument(name, int(bad[0]), f"allowed: 0 to {size - 1}") if bad.size else None
 
 
 def pair_encoder(checkpoint: Checkpoint) -> RowEncoder:

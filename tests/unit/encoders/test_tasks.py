@@ -199,6 +199,16 @@ def test_ids_beyond_the_vocabulary_are_refused(tmp_path, bad):
     assert refused.message == f"input_ids: {bad[0]} is not allowed; allowed: 0 to 159"
 
 
+@pytest.mark.parametrize("bad", [2, -1])
+def test_types_beyond_those_of_the_model_are_refused_and_fail_no_other_row(tmp_path, bad):
+    reranker = Reranker(settings(RerankConfig, save_cross_encoder(tmp_path)))
+    ids = np.array([5, 6], np.int32)
+    refused, row = reranker.encoder.encode([Row(ids, np.array([0, bad], np.int32)),
+                                            Row(ids, np.array([0, 1], np.int32))])
+    assert refused.message == f"token_type_ids: {bad} is not allowed; allowed: 0 to 1"
+    assert np.isfinite(reranker.runner.run([row])).all()
+
+
 def refusal(task, kind, folder, **more):
     with pytest.raises(InvalidArgument) as caught:
         task(settings(kind, folder, **more))
@@ -238,6 +248,12 @@ def test_what_the_files_of_sentence_transformers_say_beyond_this_is_refused(tmp_
     modules = (folder / "modules.json").read_text().replace("Normalize", "Dense")
     (folder / "modules.json").write_text(modules)
     assert "it has a module Dense" in refusal(Embedder, EmbedConfig, folder)
+
+
+def test_a_template_that_leaves_no_room_for_texts_is_refused(tmp_path):
+    save_causal_reranker(tmp_path)
+    assert "max_model_len: 20 is not allowed; the prompt template alone has" in refusal(
+        Reranker, RerankConfig, tmp_path, max_model_len=20)
 
 
 def test_words_that_are_no_tokens_are_refused(tmp_path):
