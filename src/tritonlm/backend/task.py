@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -14,15 +16,18 @@ from tritonlm.backend.batch_epilogue import BatchEpilogue
 from tritonlm.backend.task_metrics import TaskMetrics
 from tritonlm.backend.task_rows import Result, row_lengths, split_rows, task_responses
 from tritonlm.backend.tensors import request_parameters, request_tensors
+from tritonlm.backend.vital import EXIT_CODE
 from tritonlm.contract import NUM_INPUT_TOKENS, TASK_MODELS
 from tritonlm.encoders.config import TaskConfig, from_triton
 from tritonlm.encoders.inputs import parse_items, refuse_parameters
 from tritonlm.encoders.rows import Item
 from tritonlm.encoders.task import Task
+from tritonlm.engine.device import lost_device
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
 from tritonlm.tracing import from_environment
 
+LOG = logging.getLogger(__name__)
 Parsed = tuple[dict[str, NDArray[Any]], list[Item]]
 """A request's tensors, and its items."""
 
@@ -67,6 +72,7 @@ class TaskModel:
         try:
             results = iter(self._compute([one for one in parsed if isinstance(one, tuple)]))
         except Exception as error:
+            _end_with_device()
             return [error for _ in requests]
         return [next(results) if isinstance(one, tuple) else one for one in parsed]
 
@@ -92,3 +98,11 @@ class TaskModel:
             results.append({NUM_INPUT_TOKENS.name: row_lengths(one),
                             **self._task.outputs(own, tensors)})
         return results
+
+
+def _end_with_device() -> None:
+    """End this process if no batch will ever work in it again: its server is started anew."""
+    reason = lost_device()
+    if reason:
+        LOG.error("the device is lost: %s", reason)
+        os._exit(EXIT_CODE)

@@ -12,10 +12,12 @@ import triton_python_backend_utils as pb_utils
 from tests.task_checkpoints import save_classifier, save_embedder
 from tests.unit.backend.test_tokenize import value
 
+from tritonlm.backend import task
 from tritonlm.backend.classify import Classify
 from tritonlm.backend.embed import Embed
 from tritonlm.backend.task_metrics import COUNTERS, MEMORY
 from tritonlm.backend.task_tokenize import EmbedTokenize
+from tritonlm.backend.vital import EXIT_CODE
 from tritonlm.logs import JSON_START
 
 
@@ -105,6 +107,26 @@ def test_without_request_log_only_what_fails_is_logged(tmp_path, capsys, monkeyp
     assert "ZeroDivisionError" in bug["exception"]
     assert (ended["outcome"], ended["reason"], ended["level"]) == ("failed", "internal", "warning")
     assert bug["request_id"] == ended["request_id"] == "c"
+
+
+def test_a_process_whose_device_is_lost_ends_and_one_that_failed_goes_on(tmp_path, monkeypatch):
+    class Ended(Exception):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    model = start(Embed(), save_embedder(tmp_path))
+    monkeypatch.setattr(task.os, "_exit", end)
+    with monkeypatch.context() as failing:
+        failing.setattr(model, "_compute", lambda requests: 1 / 0)
+        [failed] = model.execute([request("on")])
+        assert failed.error()
+        failing.setattr(task, "lost_device", lambda: "CUDA error: device-side assert triggered")
+        with pytest.raises(Ended, match=str(EXIT_CODE)):
+            model.execute([request("on")])
+    [good] = model.execute([request("on")])
+    assert value(good).shape == (1, 64)
 
 
 def test_a_checkpoint_that_does_not_fit_fails_the_load_with_the_reason(tmp_path):
