@@ -18,6 +18,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 from k8s import render
+from k8s.references import find_dangling
 from k8s.render import K8S
 
 ROOT = K8S.parent
@@ -41,9 +42,11 @@ def main() -> None:
         objects += [pod for each in objects for pod in pods_of_group(each)]
         (RENDERED / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(objects))
         problems = [problem for each in objects for problem in find_problems(each)]
+        problems += find_dangling(objects)
         if problems:
             sys.exit(f"{folder.name}: " + "\n".join(problems))
-        print(f"{folder.name}: {len(objects)} objects are valid for Kubernetes {KUBERNETES}")
+        print(f"{folder.name}: {len(objects)} objects are valid for Kubernetes {KUBERNETES}, "
+              "and what they name is there")
         check_rules(objects)
     dockerfile = shutil.copy(ROOT / "Dockerfile", RENDERED)
     run(TOOLS / "checkov", "--config-file", K8S / "checkov.yaml", "-d", RENDERED)

@@ -6,12 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from k8s import render
 
 OVERLAYS = sorted(folder.name for folder in (render.K8S / "overlays").iterdir())
+ALTERNATIVES = [folder.name for folder in render.ALTERNATIVES]
+GROUP_LABEL = "leaderworkerset.sigs.k8s.io/name"
+"""What the controller of a LeaderWorkerSet gives its pods."""
 LEADER = "triton-0.triton-0.tritonlm"
 """The name of the first pod of the first group of a LeaderWorkerSet."""
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -50,9 +55,24 @@ class Container:
 
 
 @cache
-def objects(overlay: str) -> list[dict[str, Any]]:
-    """All objects of an overlay."""
-    return list(yaml.safe_load_all(render.render(render.K8S / "overlays" / overlay)))
+def objects(name: str) -> list[dict[str, Any]]:
+    """All objects of an overlay, or of the base with the component of that name."""
+    with TemporaryDirectory() as scratch:
+        folder = (render.K8S / "overlays" / name if name in OVERLAYS else
+                  render.with_base(render.K8S / "components" / name, Path(scratch) / name))
+        return list(yaml.safe_load_all(render.render(folder)))
+
+
+def pod_labels(overlay: str) -> dict[str, dict[str, str]]:
+    """The labels of an overlay's pods, by what they are called after."""
+    found = {}
+    for each in objects(overlay):
+        for template, _ in _templates(each):
+            labels = dict(template["metadata"]["labels"])
+            if each["kind"] == "LeaderWorkerSet":
+                labels[GROUP_LABEL] = each["metadata"]["name"]
+            found[labels["app.kubernetes.io/name"]] = labels
+    return found
 
 
 def containers(overlay: str) -> dict[str, Container]:
@@ -98,7 +118,8 @@ def _container(
     for source in spec.get("envFrom", ()):
         environ |= maps[source["configMapRef"]["name"]]
     for pair in spec.get("env", ()):
-        [environ[pair["name"]]] = _expanded([pair["value"]], environ)
+        value = pair.get("value", "known-on-a-cluster")
+        [environ[pair["name"]]] = _expanded([value], environ)
     if "args" in spec:
         spec = spec | {"args": _expanded(spec["args"], environ)}
     return Container(workload, spec, pod, environ)

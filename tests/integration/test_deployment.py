@@ -44,6 +44,7 @@ pytestmark = [pytest.mark.timeout(300),  # an environment is made, and servers s
 SETTINGS = {"serve": [(ServerSettings, ()), (ModelConfig, SET_BY_LAUNCHER), (GatewayStart, ())],
             "repo serve": [(Limits, ()), (ManagerStart, ()), (GatewayStart, ())],
             "gateway": [(GatewaySettings, ())]}
+OF_PROBES = {"TRITONLM_URL"}
 MODEL_LIST = "/etc/tritonlm/models/models.txt"
 MANAGER = f"localhost:{ManagerStart.manager_port}"
 
@@ -103,7 +104,7 @@ def many(prefix, tritonserver, tmp_path_factory):
         yield process, environ | {"TRITONLM_URL": addresses["grpc"]}, addresses
 
 
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+@pytest.mark.parametrize("overlay", [*manifests.OVERLAYS, *manifests.ALTERNATIVES])
 def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay, monkeypatch):
     for name in [name for name in os.environ if name.startswith("TRITONLM_")]:
         monkeypatch.delenv(name)
@@ -122,7 +123,7 @@ def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay
                 parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}":
                 given.params[parameter.name] for parameter in command.params}
             if name in SETTINGS:
-                assert not set(settings) - set(known), container.name
+                assert not set(settings) - set(known) - OF_PROBES, container.name
                 for kind, hidden in SETTINGS[name]:
                     settings_of(kind, given.params, hidden)
             else:  # it shares what is set for servers, and needs little of it
@@ -289,7 +290,8 @@ def test_a_gateway_asks_the_manager_of_many_models_before_it_sends_a_request(man
 def test_only_gateways_reach_the_manager():
     [policy] = [each for each in manifests.objects("multi-model")
                 if (each["kind"], each["metadata"]["name"]) == ("NetworkPolicy", "triton")]
-    rules = [rule for rule in policy["spec"]["ingress"] if {"port": "manager"} in rule["ports"]]
+    rules = [rule for rule in policy["spec"]["ingress"]
+             if {"port": ManagerStart.manager_port} in rule["ports"]]
     assert [rule["from"] for rule in rules] == [
         [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]]
     container = manifests.containers("multi-model")["triton/triton"]
