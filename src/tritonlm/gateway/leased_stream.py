@@ -58,7 +58,7 @@ class LeasedStream:
 
     async def _send(self, request: ModelInferRequest, sink: Sink) -> None:
         try:
-            lease = await self._manager.lease(request.model_name)
+            lease = await self._manager.lease(request.model_name, request.id)
         except ServingError as error:
             del self._waiting[request.id]
             sink(error, True)

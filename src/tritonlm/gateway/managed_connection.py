@@ -38,7 +38,7 @@ class ManagedConnection(TritonConnection):
 
     async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
-        lease = await self._manager.lease(request.model_name)
+        lease = await self._manager.lease(request.model_name, request.id)
         try:
             return await super().infer(request)
         finally:

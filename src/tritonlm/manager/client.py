@@ -36,12 +36,12 @@ class ManagerClient:
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._num_calls = 0
 
-    async def lease(self, model: str) -> Lease:
+    async def lease(self, model: str, request_id: str = "") -> Lease:
         """Wait until the model is ready, and keep it so; raises `ServingError`.
 
         A lease is lost with its connection: whoever has it goes on without.
         """
-        call = self._call("lease", model)
+        call = self._call("lease", model, request_id)
         try:
             await self._ask(call)
         except asyncio.CancelledError:
@@ -80,9 +80,9 @@ class ManagerClient:
     ) -> None:
         await self.close()
 
-    def _call(self, verb: Verb, model: str = "") -> Call:
+    def _call(self, verb: Verb, model: str = "", request_id: str = "") -> Call:
         self._num_calls += 1
-        return Call(self._num_calls, verb, model)
+        return Call(self._num_calls, verb, model, request_id)
 
     async def _ask(self, call: Call) -> Answer:
         writer = await self._connected()

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from tritonlm.errors import NotFound, ServingError, Unavailable
+from tritonlm.logs import fields
 from tritonlm.manager.catalogue import Catalogue, Entry
 from tritonlm.manager.control import ModelControl
 from tritonlm.manager.limits import Limits
@@ -64,7 +65,7 @@ class Manager:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._control.close()
 
-    async def lease(self, name: str) -> int:
+    async def lease(self, name: str, request_id: str = "") -> int:
         """Return when the model is ready; it stays so until `release`. Raises `ServingError`.
 
         `name` may be that of a part of it.
@@ -74,6 +75,8 @@ class Manager:
         lease = self._residency.ask(self._names.get(name, name))
         self._futures[lease] = asyncio.get_running_loop().create_future()
         self._advance()
+        if request_id and not self._futures[lease].done():
+            LOG.info("the request waits for model %s", name, extra=fields(request_id=request_id))
         try:
             await self._futures[lease]
         except BaseException:

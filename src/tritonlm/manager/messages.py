@@ -10,12 +10,14 @@ MAX_LINE_BYTES = 1 << 22
 Verb = Literal["lease", "release", "status", "load", "unload", "pin", "unpin", "reload"]
 
 
-class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a client asks for; to release a lease is a call with the lease's id, and no answer."""
 
     id: int
     verb: Verb
     model: str = ""
+    request_id: str = ""
+    """Of the request that a lease is for."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):

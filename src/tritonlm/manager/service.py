@@ -86,7 +86,7 @@ class _Connection:
         if call.verb == "status":
             return await self._manager.status()
         if call.verb == "lease":
-            self._leases[call.id] = await self._manager.lease(call.model)
+            self._leases[call.id] = await self._manager.lease(call.model, call.request_id)
         else:
             await getattr(self._manager, call.verb)(call.model)
         return None

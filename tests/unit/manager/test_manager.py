@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from contextlib import asynccontextmanager
 
@@ -89,6 +90,16 @@ async def test_a_lease_loads_its_model_once_for_all():
         assert control.calls == [("load", "a")]
         [model, *_] = (await client.status()).models
         assert (model.state, model.num_leases, model.num_requests) == ("ready", 5, 5)
+
+
+async def test_the_log_says_which_requests_wait_for_a_model(caplog):
+    caplog.set_level(logging.INFO, "tritonlm.manager")
+    async with managed() as (client, *_):
+        await asyncio.gather(client.lease("a", "first"), client.lease("a", "second"))
+        await client.lease("a", "third")
+    waits = {record.fields["request_id"] for record in caplog.records
+             if record.getMessage() == "the request waits for model a"}
+    assert waits == {"first", "second"}
 
 
 async def test_the_name_of_a_part_leases_its_model():
