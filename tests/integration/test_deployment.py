@@ -278,12 +278,14 @@ def test_a_gateway_asks_the_manager_of_many_models_before_it_sends_a_request(man
     assert (chat.name, chat.state, chat.is_pinned) == ("chat", "ready", True)
     assert (poet.name, poet.state) == ("poet", "unloaded")
     with gateway_before(container, prefix, addresses) as url:
-        code, told = post(f"{url}/v1/completions", {"model": "chat", "prompt": "Hi",
-                                                    "max_tokens": 2})
-    assert code == 200, told
+        for model in ("chat", "poet"):
+            code, told = post(f"{url}/v1/completions", {"model": model, "prompt": "Hi",
+                                                        "max_tokens": 2})
+            assert code == 200, told
     assert statuses(addresses["manager"], 10)[0].num_requests == chat.num_requests + 1
-    line = json.loads(process.wait_for("loading model chat"))
+    line = json.loads(process.wait_for("waits for model poet"))
     assert (line["process"], line["level"]) == ("manager", "info")
+    assert line["request_id"]
     assert all(map(json.loads, process.lines))
 
 
