@@ -73,7 +73,7 @@ class ServerWatch:
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             status = connection.getresponse().status
-        except ConnectionRefusedError:  # a server that is told to stop closes its port at once
+        except ConnectionError:  # a server that is told to stop closes connections unanswered
             return Answer.STOPPING
         except (OSError, http.client.HTTPException):
             return None

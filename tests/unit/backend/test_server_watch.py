@@ -121,7 +121,16 @@ def test_a_server_that_closes_its_port_ends(triton, ended):
     assert ended.wait(LIMIT_S)
 
 
-@pytest.mark.parametrize("trouble", [BROKEN, NO_STATUS, HANGS_UP])
+def test_a_server_that_closes_connections_unanswered_ends(triton, ended):
+    triton.status = READY
+    triton.watch.ensure_started()
+    triton.wait_for_answers()
+    triton.status = HANGS_UP
+    assert ended.wait(LIMIT_S)
+    assert triton.ends == [False]
+
+
+@pytest.mark.parametrize("trouble", [BROKEN, NO_STATUS])
 def test_a_server_in_trouble_does_not_end(triton, ended, trouble):
     triton.status = READY
     triton.watch.ensure_started()
