@@ -7,13 +7,14 @@ import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from tritonlm.errors import Unavailable
+from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.observability.page import Interval, Page
 from tritonlm.observability.view import frame
 
@@ -29,15 +30,21 @@ def top(
     window_s: Annotated[float, typer.Option(
         help="Seconds that rates and latencies are of.", min=1.0)] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Print one frame, after two looks.")] = False,
+    svg: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="With --once: draw the frame there, too.", dir_okay=False)] = None,
 ) -> None:
     """Show rates, latencies, load, caches, memory and alerts of servers until Ctrl-C."""
+    if svg is not None and not once:
+        raise InvalidArgument("svg", str(svg), "it needs --once")
     watch = Watch(pages or DEFAULT_PAGES, window_s)
     watch.look()
-    console = Console()
+    console = Console(record=svg is not None)
     if once:
         time.sleep(interval_s)
         watch.look()
         console.print(watch.frame())
+        if svg is not None:
+            console.save_svg(str(svg), title=" ".join(["tritonlm top", *watch.addresses]))
         return
     try:
         with Live(watch.frame(), console=console, screen=True, auto_refresh=False) as live:
@@ -57,6 +64,11 @@ class Watch:
         self._window_s = window_s
         self._seen: deque[Page] = deque()
         self._silent: list[str] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the pages."""
+        return list(self._urls)
 
     def look(self) -> None:
         """Read all pages; raises `Unavailable` if none answers, the first time."""

@@ -6,6 +6,7 @@ import io
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -172,6 +173,22 @@ def test_once_prints_one_frame(server):
     assert result.exit_code == 0, result.output
     assert f"generate 0 ({server.address})" in result.output
     assert "TritonlmErrors: generate" in result.output
+
+
+def test_a_frame_may_be_a_picture(server, tmp_path):
+    picture = tmp_path / "top.svg"
+    result = CliRunner().invoke(app, ["top", server.address, "--once", "--interval-s", "0.2",
+                                      "--svg", str(picture)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    texts = {text.replace("\xa0", " ").strip()
+             for text in ElementTree.parse(picture).getroot().itertext()}
+    assert texts >= {f"tritonlm top {server.address}", "TritonlmErrors: generate"}
+
+
+def test_a_picture_is_of_one_frame(tmp_path):
+    result = CliRunner().invoke(app, ["top", "--svg", str(tmp_path / "top.svg")])
+    assert result.exit_code == 1
+    assert "it needs --once" in result.stderr
 
 
 def test_without_a_server_the_error_says_what_to_give():
