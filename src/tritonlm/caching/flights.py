@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -71,12 +71,12 @@ class Flights(Generic[T]):
     """What is under way, by key; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._by_key: dict[str, Flight[T]] = {}
+        self._by_key: dict[Hashable, Flight[T]] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def join(self, key: str, source: Source[T]) -> tuple[Flight[T], bool]:
+    def join(self, key: Hashable, source: Source[T]) -> tuple[Flight[T], bool]:
         """The flight of `key`, and whether it is a new one; the caller calls `leave`."""
         is_new = key not in self._by_key
         if is_new:
@@ -85,7 +85,7 @@ class Flights(Generic[T]):
         flight.num_readers += 1
         return flight, is_new
 
-    def leave(self, key: str, flight: Flight[T]) -> None:
+    def leave(self, key: Hashable, flight: Flight[T]) -> None:
         """A reader has had enough; without readers the work ends."""
         flight.num_readers -= 1
         if not flight.num_readers and not flight.is_over:
@@ -101,7 +101,7 @@ class Flights(Generic[T]):
         if tasks:
             await asyncio.wait(tasks)
 
-    def _land(self, key: str, flight: Flight[T]) -> None:
+    def _land(self, key: Hashable, flight: Flight[T]) -> None:
         if self._by_key.get(key) is flight:
             del self._by_key[key]
 
@@ -113,7 +113,7 @@ class Reader(Generic[T]):
     joins that of one who was quicker.
     """
 
-    def __init__(self, flights: Flights[T], key: str, source: Source[T]) -> None:
+    def __init__(self, flights: Flights[T], key: Hashable, source: Source[T]) -> None:
         self._flights = flights
         self._key = key
         self._source = source

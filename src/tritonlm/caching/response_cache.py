@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
 from tritonlm.caching.guarded_level import GuardedLevel
 from tritonlm.caching.level import Level
 
-EXPIRY = struct.Struct("<d")
-"""Stands before each value: when it is out of time, in seconds since 1970."""
+HEAD = struct.Struct("<dI")
+"""Stands before each value: when it is out of time, in seconds since 1970, and its CRC-32."""
 
 
 class ResponseCache:
@@ -26,17 +27,17 @@ class ResponseCache:
     async def get(self, key: str) -> bytes | None:
         """The value of `key`; None if no level has it."""
         for place, level in enumerate(self._levels):
-            entry = await level.get(key)
+            entry = await level.get(key) or b""
             left_s = self._left_s(entry)
-            if entry is not None and left_s > 0:
+            if left_s > 0:
                 for upper in self._levels[:place]:
                     await upper.put(key, entry, left_s)
-                return entry[EXPIRY.size :]
+                return entry[HEAD.size :]
         return None
 
     async def put(self, key: str, value: bytes) -> None:
         """Keep `value` in all levels."""
-        entry = EXPIRY.pack(self._clock_s() + self._ttl_s) + value
+        entry = HEAD.pack(self._clock_s() + self._ttl_s, crc32(value)) + value
         for level in self._levels:
             await level.put(key, entry, self._ttl_s)
 
@@ -45,8 +46,10 @@ class ResponseCache:
         for level in self._levels:
             await level.close()
 
-    def _left_s(self, entry: bytes | None) -> float:
-        if entry is None or len(entry) < EXPIRY.size:
+    def _left_s(self, entry: bytes) -> float:
+        """How long it may still be given out; nothing for one that is not whole."""
+        if len(entry) < HEAD.size:
             return 0.0
-        expires_s: float = EXPIRY.unpack_from(entry)[0]
-        return expires_s - self._clock_s()
+        expires_s, checksum = HEAD.unpack_from(entry)
+        is_whole = crc32(memoryview(entry)[HEAD.size :]) == checksum
+        return float(expires_s - self._clock_s()) if is_whole else 0.0

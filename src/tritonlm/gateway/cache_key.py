@@ -9,15 +9,23 @@ import msgspec
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept; another one is another key."""
-SAME_ANSWER = frozenset({"request_id", "priority", "user", "timeout_ms"})
+URGENCY = frozenset({"priority", "timeout_ms"})
+SAME_ANSWER = URGENCY | {"request_id", "user"}
 """Inputs that change when an answer comes, and not what it is."""
 
 
 def generation_key(requests: Sequence[ModelInferRequest], identity: Sequence[str]) -> str | None:
     """The key of what a model of that `identity` answers; None if it may answer otherwise."""
     return request_key(requests, identity) if all(map(_is_deterministic, requests)) else None
+
+
+def urgency(requests: Sequence[ModelInferRequest]) -> tuple[tuple[str, bytes], ...]:
+    """Equal for requests that may share work: none waits longer, or is cut short, for another."""
+    return tuple(sorted((tensor.name, raw) for request in requests for tensor, raw
+                        in zip(request.inputs, request.raw_input_contents, strict=True)
+                        if tensor.name in URGENCY))
 
 
 def request_key(requests: Sequence[ModelInferRequest], identity: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from tritonlm.caching.flights import Flights, Reader
 from tritonlm.caching.response_cache import ResponseCache
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.answers import Answers, joined
-from tritonlm.gateway.cache_key import generation_key
+from tritonlm.gateway.cache_key import generation_key, urgency
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.pieces import Piece
 
@@ -43,7 +43,7 @@ class AnswerCache:
             metrics.REQUESTS.labels("random" if is_wanted else "bypass").inc()
             return fleet.open(requests, priority)
         source = PieceSource(self.levels, key, lambda: fleet.open(requests, priority))
-        return CachedAnswers(Reader(self._answers, key, source))
+        return CachedAnswers(Reader(self._answers, (key, urgency(requests)), source))
 
     async def close(self) -> None:
         """End what runs, and close the levels."""

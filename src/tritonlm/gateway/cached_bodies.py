@@ -67,7 +67,8 @@ async def task_response(
             metrics.REQUESTS.labels("bypass").inc()
         return _json(msgspec.json.encode(told), None if cache is None else "bypass")
     key = _key(request.url.path, identity, body)
-    reader = Reader(cache.bodies, key, BodySource(cache.levels, key, compute))
+    flight = key, body.priority, body.timeout_ms
+    reader = Reader(cache.bodies, flight, BodySource(cache.levels, key, compute))
     try:
         [raw] = await while_connected(request.receive, reader.__anext__())
     finally:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import shutil
 
 import pytest
 from prometheus_client import REGISTRY
+from tests.running_redis import running_redis
 
+from tritonlm.caching.disk_level import DiskLevel
 from tritonlm.caching.guarded_level import RETRY_S
 from tritonlm.caching.memory_level import MemoryLevel
 from tritonlm.caching.redis_level import RedisLevel
 from tritonlm.caching.response_cache import ResponseCache
+
+LARGE = bytes(range(256)) * 400
+"""Too large to be in the database of a folder: it has a file of its own."""
 
 
 class Clock:
@@ -98,6 +105,76 @@ async def test_a_level_that_keeps_too_long_is_not_believed(cache, levels, clock)
 async def test_an_entry_of_somebody_else_is_not_taken(cache, levels):
     await levels[0].put("k", b"short", 100)
     assert await cache.get("k") is None
+
+
+async def test_an_entry_that_is_damaged_is_not_taken(cache, levels):
+    await cache.put("k", b"a value")
+    entry = await levels[0].get("k")
+    for damaged in (entry[:-1], entry[:-1] + b"X", entry + b"e"):
+        for level in levels:
+            await level.put("k", damaged, 100)
+        assert await cache.get("k") is None
+    await levels[2].put("k", entry, 100)
+    assert await cache.get("k") == b"a value"
+
+
+@pytest.fixture
+async def disk(tmp_path):
+    """A cache in the folder of that name, and what it has of a large value."""
+    cache = ResponseCache([DiskLevel(tmp_path, 1 << 20)], 60.0)
+    await cache.put("k", LARGE)
+    assert await cache.get("k") == LARGE
+    yield cache
+    await cache.close()
+
+
+async def test_a_file_on_disk_that_is_damaged_is_a_miss(disk, tmp_path):
+    [file] = tmp_path.rglob("*.val")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert await disk.get("k") is None
+    file.unlink()
+    assert await disk.get("k") is None
+    await disk.put("k", LARGE)
+    assert await disk.get("k") == LARGE
+
+
+async def test_a_disk_that_is_full_costs_no_answer(disk, caplog):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(LARGE) // 2, before[1]))
+    try:
+        await disk.put("l", LARGE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    [record] = caplog.records
+    assert "level disk failed, requests go on without it: [Errno 27] File too" in record.message
+    assert await disk.get("l") is None
+
+
+async def test_a_folder_that_is_damaged_costs_no_start_and_no_answer(levels, tmp_path, caplog):
+    (tmp_path / "cache.db").write_bytes(b"garbage" * 1000)
+    cache = ResponseCache([DiskLevel(tmp_path, 1 << 20), levels[0]], 60.0)
+    await cache.put("k", b"value")
+    assert await cache.get("k") == b"value"
+    assert [record.message for record in caplog.records] == [
+        "cache level disk failed, requests go on without it: file is not a database"]
+    await cache.close()
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"),
+                    reason="needs redis-server: apt-get install redis-server")
+async def test_a_redis_that_ends_and_comes_back_fails_no_request(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("tritonlm.caching.guarded_level.RETRY_S", 0.0)
+    with running_redis(tmp_path) as url:
+        cache = ResponseCache([RedisLevel(url)], 60.0)
+        await cache.put("k", b"value")
+        assert await cache.get("k") == b"value"
+    assert await cache.get("k") is None
+    with running_redis(tmp_path):
+        await cache.put("l", b"another")
+        assert await cache.get("l") == b"another"
+        await cache.close()
+    assert len(caplog.records) == 2
+    assert caplog.records[-1].message == "cache level redis works again"
 
 
 async def test_a_broken_level_is_counted_told_once_and_left_alone(cache, levels, clock, caplog):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -15,8 +17,9 @@ from tritonlm.gateway.settings import GatewaySettings
 
 
 @asynccontextmanager
-async def running(settings, shared):
-    """The base of the gateway's URLs."""
+async def running(settings, folder):
+    """The base of the gateway's URLs; what its workers share is in `folder`, and goes with it."""
+    shared = Path(tempfile.mkdtemp(dir=folder))
     config = uvicorn.Config(create_app(settings, shared), port=0, log_level="warning",
                             lifespan="on", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

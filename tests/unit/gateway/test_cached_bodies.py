@@ -96,6 +96,15 @@ async def test_another_version_is_another_key_and_none_is_not_kept(served):
     assert served.num_computed == 4
 
 
+async def test_calls_that_have_not_the_same_time_are_computed_apart(served):
+    served.may_answer.clear()
+    tasks = [asyncio.create_task(post(served, timeout_ms=timeout_ms))
+             for timeout_ms in (None, 10_000)]
+    await until(lambda: served.num_computed == 2, "they share work")
+    served.may_answer.set()
+    assert [state for state, _ in await asyncio.gather(*tasks)] == ["miss"] * 2
+
+
 async def test_equal_calls_at_once_are_computed_once(served):
     served.may_answer.clear()
     tasks = [asyncio.create_task(post(served)) for _ in range(5)]

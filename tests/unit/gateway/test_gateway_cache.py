@@ -133,6 +133,18 @@ async def test_equal_requests_at_once_are_computed_once(gateway, joined):
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("other", [{"timeout_ms": 5}, {"priority": "urgent"}])
+async def test_who_has_less_time_or_is_more_urgent_shares_no_work(gateway, joined, other):
+    script = Held()
+    async with gateway(script, cache_mib=1) as (url, server):
+        tasks = [asyncio.create_task(post(url, body)) for body in (ASKED, ASKED | other)]
+        await until(lambda: joined["join"] == 2, joined)
+        await until(lambda: len(server.requests) == 2, server.requests)
+        script.may_answer.set()
+        assert [state for state, _ in await asyncio.gather(*tasks)] == ["miss", "miss"]
+        assert (await post(url, ASKED))[0] == "hit"
+
+
 async def test_the_work_goes_on_for_those_who_stay(gateway, joined):
     script = Held()
     async with gateway(script, cache_mib=1) as (url, server):
