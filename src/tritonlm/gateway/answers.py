@@ -45,6 +45,7 @@ class Answers:
         self._inbox: deque[tuple[int, Outcome]] = deque()
         self._has_mail = asyncio.Event()
         self._has_begun = False
+        self._given_up: ServingError | None = None
         self._submit()
 
     def __aiter__(self) -> Answers:
@@ -54,6 +55,8 @@ class Answers:
         """At least one piece; raises `ServingError` if one of the requests fails."""
         pieces: list[tuple[int, Piece]] = []
         while not pieces:
+            if self._given_up is not None:
+                raise self._given_up
             if not self._inbox:
                 if not self._num_unfinished:
                     raise StopAsyncIteration
@@ -103,6 +106,13 @@ class Answers:
         """End the answers at the server; the pieces that tell of the end still come."""
         for request in self._requests:
             self._stream.cancel(request)
+
+    def give_up(self, error: ServingError) -> None:
+        """Cancel the answers at the server; the next step raises `error`, whatever had come."""
+        self._given_up = error
+        self.__exit__()
+        self._inbox.clear()
+        self._has_mail.set()
 
     def _put(self, prompt: int, outcome: Outcome, is_last: bool) -> None:
         self._num_unfinished -= is_last

@@ -85,7 +85,7 @@ class Gateway:
         roster = Roster(settings.addresses,
                         lambda address: Server(connect(address, settings)))
         self.fleet = Fleet(roster, settings.aliases)
-        self.sockets = Sockets(self.fleet, self._journal)
+        self.sockets = Sockets(self.fleet, self._journal, settings.slow_reader_timeout_s)
         self.relay = Relay(self._shared, self.sockets.serve)
         self.draining = Draining(lambda: self.sockets.num_requests + self.relay.num_passed,
                                  settings.drain_timeout_s)
@@ -96,7 +96,7 @@ class Gateway:
         cache = (AnswerCache(ResponseCache(settings.cache.open(), settings.cache_ttl_s))
                  if settings.cache.is_on else None)
         try:
-            yield {"cache": cache}
+            yield {"cache": cache, "slow_reader_timeout_s": settings.slow_reader_timeout_s}
         finally:
             if cache is not None:
                 await cache.close()

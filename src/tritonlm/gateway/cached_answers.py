@@ -13,7 +13,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonlm.caching import metrics
 from tritonlm.caching.flights import Flights, Reader
 from tritonlm.caching.response_cache import ResponseCache
-from tritonlm.errors import InvalidArgument
+from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.gateway.answers import Answers, joined
 from tritonlm.gateway.cache_key import generation_key, urgency
 from tritonlm.gateway.fleet import Fleet
@@ -86,6 +86,7 @@ class CachedAnswers:
     def __init__(self, reader: Reader[Item]) -> None:
         self._reader = reader
         self._is_counted = False
+        self._given_up: ServingError | None = None
 
     @property
     def outcome(self) -> str:
@@ -97,6 +98,8 @@ class CachedAnswers:
 
     async def __anext__(self) -> list[Item]:
         """At least one piece; raises `ServingError`."""
+        if self._given_up is not None:
+            raise self._given_up
         items = await self._reader.__anext__()
         if not self._is_counted:
             self._is_counted = True
@@ -107,7 +110,13 @@ class CachedAnswers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._given_up is None:
+            self._reader.close()
+
+    def give_up(self, error: ServingError) -> None:
+        """Read no more; the next step raises `error`. It is not called while one is awaited."""
         self._reader.close()
+        self._given_up = error
 
 
 def open_answers(

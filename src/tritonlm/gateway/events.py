@@ -14,8 +14,10 @@ from tritonlm.errors import ServingError
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.cached_answers import CachedAnswers
 from tritonlm.gateway.connected import while_connected
-from tritonlm.gateway.failures import ClientGone, error_body
+from tritonlm.gateway.failures import ClientGone, error_body, failure_of
+from tritonlm.gateway.journal import Record
 from tritonlm.gateway.pieces import Piece
+from tritonlm.gateway.read_watch import ReadWatch
 
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
            (b"x-accel-buffering", b"no")]
@@ -40,37 +42,44 @@ async def open_events(
     except BaseException:
         answers.__exit__()
         raise
-    return EventStream(answers, first, script)
+    return EventStream(answers, first, script, request)
 
 
 class EventStream(Response):
     """Sends events as pieces come; an error amid them is an event, too."""
 
     def __init__(
-        self, answers: Answers | CachedAnswers, first: list[tuple[int, Piece]], script: Script
+        self, answers: Answers | CachedAnswers, first: list[tuple[int, Piece]], script: Script,
+        request: Request,
     ) -> None:
         super().__init__()
+        self._record: Record = request.state.record
+        self._slow_reader_timeout_s: float = request.state.slow_reader_timeout_s
         self._answers = answers
         self._first = first
         self._script = script
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run until the answers are over or the client hangs up."""
+        watch = ReadWatch(self._slow_reader_timeout_s, self._answers.give_up)
         with self._answers:
             try:
-                await while_connected(receive, self._send_all(send))
+                await while_connected(receive, self._send_all(send, watch))
             except ClientGone:
                 pass
+            finally:
+                watch.close()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, watch: ReadWatch) -> None:
         await send({"type": "http.response.start", "status": 200,
                     "headers": [*HEADERS, *self.raw_headers[1:]]})
         try:
-            await self._send_pieces(send, self._first)
+            await watch.sent(self._send_pieces(send, self._first))
             async for pieces in self._answers:
-                await self._send_pieces(send, pieces)
+                await watch.sent(self._send_pieces(send, pieces))
             closing = self._script.closing()
         except ServingError as error:
+            self._record.status = failure_of(error).status
             closing = [msgspec.json.encode(error_body(error))]
         await send({"type": "http.response.body", "body": framed(closing), "more_body": False})
 

@@ -48,6 +48,12 @@ class ClientGone(ServingError):
     code = "CANCELLED"
 
 
+class SlowReader(ServingError):
+    """The client has not read what was sent to it, so the rest was cancelled."""
+
+    code = "CANCELLED"
+
+
 @dataclass(frozen=True)
 class Failure:
     """How a class of errors is told."""
@@ -67,6 +73,7 @@ FAILURES: dict[type[ServingError], Failure] = {
                              "rate_limit_exceeded"),
     Unavailable: Failure(HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "unavailable"),
     ClientGone: Failure(CLIENT_GONE_STATUS, "server_error", "client_gone"),
+    SlowReader: Failure(HTTPStatus.REQUEST_TIMEOUT, "invalid_request_error", "slow_reader"),
     ServingError: Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error"),
 }
 

@@ -78,6 +78,11 @@ class Session:
         for _, task in tuple(self._running.values()):
             task.cancel()
 
+    def give_up(self, error: ServingError) -> None:
+        """End all requests with `error`, which the client hears of if it reads again."""
+        for answers, _ in self._running.values():
+            answers.give_up(error)
+
     def can_resume_after(self, number: int) -> bool:
         """Whether all messages after that one can be given out, again or for the first time."""
         return self._num_sent - len(self._sent) <= number <= self._num_sent

@@ -90,6 +90,8 @@ class GatewaySettings:
     """Origins whose pages may call, separated by commas; * is all."""
     max_body_bytes: int = 4 * 1024 * 1024
     """Largest body of a request, or message of a WebSocket."""
+    slow_reader_timeout_s: float = 60.0
+    """How long a client may read nothing of what waits for it before its requests are cancelled."""
     log_format: str = "text"
     """text or json: lines of log for people, or JSON objects."""
     access_log: bool = True
@@ -123,6 +125,8 @@ class GatewaySettings:
         _require("workers", self.workers, 1 <= self.workers <= MAX_WORKERS, f"1 to {MAX_WORKERS}")
         for name in ("streams", "max_body_bytes"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
+        _require("slow_reader_timeout_s", self.slow_reader_timeout_s,
+                 self.slow_reader_timeout_s > 0, "more than 0")
         _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
         _require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
                  f"one of {', '.join(TOOL_PARSERS[1:])}, or none")

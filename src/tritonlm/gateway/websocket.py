@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from tritonlm.gateway.failures import error_body, failure_of
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
 from tritonlm.gateway.journal import Journal, Record
+from tritonlm.gateway.read_watch import ReadWatch
 from tritonlm.gateway.session import Session
 
 PATH, LABEL = "/ws", "/ws generate"
@@ -50,6 +52,7 @@ class Sockets:
 
     fleet: Fleet
     journal: Journal
+    slow_reader_timeout_s: float
     _seats: dict[str, Seat] = field(default_factory=dict)
 
     @property
@@ -116,7 +119,8 @@ class Sockets:
         session = seat.session
         await socket.send_text(_text({"type": "session", "session": session.token,
                                       "window_s": seat.window_s}))
-        speaking = asyncio.create_task(_speak(socket, session, after))
+        watch = ReadWatch(self.slow_reader_timeout_s, session.give_up)
+        speaking = asyncio.create_task(_speak(socket, session.messages(after), watch))
         try:
             while True:
                 reply = self._heed(session, await socket.receive_text())
@@ -129,6 +133,7 @@ class Sockets:
             seat.window_s = 0
             await socket.close(REFUSED_CLOSE, "messages are texts")
         finally:
+            watch.close()
             speaking.cancel()
 
     def _heed(self, session: Session, text: str) -> dict[str, Any] | None:
@@ -183,9 +188,9 @@ class Sockets:
         session.run(record, answers, lambda: self.journal.end(record, LABEL))
 
 
-async def _speak(socket: WebSocket, session: Session, after: int) -> None:
-    async for text in session.messages(after):
-        await socket.send_text(text)
+async def _speak(socket: WebSocket, messages: AsyncIterator[str], watch: ReadWatch) -> None:
+    async for text in messages:
+        await watch.sent(socket.send_text(text))
 
 
 def _cancel(session: Session, request_id: str) -> None:
