@@ -31,7 +31,7 @@ pytestmark = pytest.mark.drill
 def serving():
     settings = ServerSettings(http_port=0, grpc_port=0, metrics_port=0, front_ends=2,
                               exit_timeout_s=GRACE_S)
-    with echo_server(settings, STEP_MS, ends_at_once=False) as server:
+    with echo_server(settings, STEP_MS, ends_at_once=False, unload_timeout_s=GRACE_S) as server:
         yield server
 
 
