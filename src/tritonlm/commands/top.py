@@ -20,6 +20,8 @@ from tritonlm.observability.view import frame
 
 TIMEOUT_S = 2.0
 DEFAULT_PAGES = ("localhost:8002",)
+PIPED_COLUMNS = 160
+"""In a file, a picture or a pipe, as by `kubectl exec`, lines may be as long as they need be."""
 
 
 def top(
@@ -39,6 +41,8 @@ def top(
     watch = Watch(pages or DEFAULT_PAGES, window_s)
     watch.look()
     console = Console(record=svg is not None)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPED_COLUMNS)
     if once:
         time.sleep(interval_s)
         watch.look()

@@ -53,9 +53,8 @@ class Roster:
                                for server in [*self.servers, *self._leaving]))
 
     def _known(self, name: ServerAddress) -> list[ServerAddress]:
-        """A name that is not found says nothing of servers that answer; another is gone."""
-        return [address for address, server in self._found.items()
-                if address.looked_up_as == name.host and server.models]
+        """A name that is not found says nothing: that its servers are gone shows by itself."""
+        return [address for address in self._found if address.looked_up_as == name.host]
 
     async def _close_idle(self) -> None:
         idle = [server for server in self._leaving if not server.connection.num_unfinished]

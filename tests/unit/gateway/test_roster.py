@@ -91,18 +91,6 @@ async def test_what_a_server_has_begun_goes_on_when_it_leaves(dns, tmp_path):
         await is_forgotten(url, f"127.0.0.1:{port}")
 
 
-async def test_who_answers_no_more_is_forgotten_with_the_name(dns, tmp_path):
-    async with AsyncExitStack() as stack, AsyncExitStack() as servers:
-        _, port = await servers_at(servers, says("a"))
-        dns[:] = ["127.0.0.1"]
-        settings = GatewaySettings(servers=f"dns:{NAME}:{port}")
-        url = await stack.enter_async_context(running(settings, tmp_path))
-        await answers(url, {"a"})
-        dns.clear()  # the last server is gone, and so is the name
-        await servers.aclose()
-        await is_forgotten(url, f"127.0.0.1:{port}")
-
-
 async def is_forgotten(url, server):
     """Wait until the gateway's metrics do not say any more whether `server` is up."""
     async with aiohttp.ClientSession() as session:
