@@ -13,6 +13,9 @@ import msgspec
 
 from tritonlm.errors import InvalidArgument, Unavailable
 
+START = b'{"id":"'
+"""Of every line."""
+
 
 class AnswerLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An answer; `error` is for requests that got none over HTTP."""
@@ -54,11 +57,17 @@ class OutputFile:
         self._file.close()
 
     def append(self, answers: Sequence[AnswerLine]) -> None:
-        """Return when the `answers` are on disk."""
+        """Return when the `answers` are on disk; raises `Unavailable`, and then none of them is."""
         data = memoryview(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers))
-        while data:
-            data = data[self._file.write(data) :]
-        os.fsync(self._file.fileno())
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)  # others may write after this
+            raise Unavailable(f"{self._path}: {error.strerror}; what is done is kept: the same "
+                              "command goes on") from None
         self.done.update(answer.custom_id for answer in answers)
 
     def _read(self) -> None:
@@ -67,6 +76,8 @@ class OutputFile:
         with self._path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 if not raw.endswith(b"\n"):
+                    if raw[: len(START)] != START[: len(raw)]:
+                        raise self._foreign(number, "it is no answer")
                     break
                 self.done.add(self._custom_id(number, raw))
                 end += len(raw)

@@ -132,7 +132,7 @@ async def test_a_killed_run_goes_on_without_losing_or_repeating_a_line(gateway, 
         done = answers(paths[1])
         assert least <= len(done) < 60
         with paths[1].open("a") as file:  # what a crash amid a write leaves
-            file.write('{"id": "batch_req_torn", "custom_id": "line-5')
+            file.write('{"id":"batch_req_torn","custom_id":"line-5')
     gateway.asked.clear()
     gateway.delay_s = 0.0
     code, told = await run(gateway, paths)

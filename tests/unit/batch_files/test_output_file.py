@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from tritonlm.batch_files.output_file import AnswerLine, OutputFile
@@ -44,6 +46,7 @@ def test_a_torn_last_line_is_cut_off(path, num_bytes):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("notes\n", "line 1: it is no answer"),
+    ("notes without an end", "line 1: it is no answer"),
     ('{"id": "1", "custom_id": "z", "response": null, "error": null}\n', "line 1: no request has"),
     ('{"id": "1", "custom_id": "a", "response": null, "error": null}\n' * 2,
      "line 2: custom_id 'a' was answered before"),
@@ -53,6 +56,24 @@ def test_a_file_of_something_else_is_left_as_it_is(path, text, message):
     with pytest.raises(InvalidArgument, match=message):
         OutputFile(path, IDS)
     assert path.read_text() == text
+
+
+def test_what_does_not_fit_on_disk_is_not_there_in_part(path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with OutputFile(path, IDS) as output:
+        output.append([answer("a")])
+        whole = path.read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+        try:
+            with pytest.raises(Unavailable, match="File too large; what is done is kept"):
+                output.append([answer("b")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert output.done == {"a"}
+        assert path.read_bytes() == whole
+        output.append([answer("b")])
+    with OutputFile(path, IDS) as output:
+        assert output.done == {"a", "b"}
 
 
 def test_one_process_writes_at_a_time(path):
