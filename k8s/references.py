@@ -81,7 +81,7 @@ def _selected(each: Object, objects: list[Object]) -> Iterator[tuple[Object, lis
                                     for port in _allowed(rule)]
         for rule in (*spec.get("ingress", ()), *spec.get("egress", ())):
             for peer in (*rule.get("from", ()), *rule.get("to", ())):
-                if "namespaceSelector" not in peer:  # else it is elsewhere
+                if set(peer) == {"podSelector"}:  # else it is elsewhere
                     yield peer["podSelector"], _allowed(rule) if "to" in rule else []
 
 

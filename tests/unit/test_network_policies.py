@@ -11,6 +11,7 @@ from tests import manifests
 
 pytestmark = pytest.mark.skipif(render.command() is None,
                                 reason="needs kustomize or kubectl: make k8s-check fetches one")
+NODE_CACHE = "169.254.20.10/32"
 HERE = {"kubernetes.io/metadata.name": "tritonlm"}
 
 
@@ -26,6 +27,7 @@ ELSEWHERE = {
     "dns": Host({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"}),
     "prometheus": Host({}, {"tritonlm/scrapes": "true"}),
     "collector": Host({}, {"tritonlm/collects": "true"}),
+    "cache of the node": Host({"at": NODE_CACHE}),
     "internet": Host(),
 }
 
@@ -53,6 +55,8 @@ def lets(policies, way, host, other, port):
 
 
 def is_meant(peer, host):
+    if "ipBlock" in peer:
+        return host == ELSEWHERE["cache of the node"] and peer["ipBlock"]["cidr"] == NODE_CACHE
     in_namespace = (fits(peer["namespaceSelector"], host.of_namespace) and bool(host.of_namespace)
                     if "namespaceSelector" in peer else host.of_namespace == HERE)
     return in_namespace and fits(peer.get("podSelector", {}), host.labels)
@@ -61,11 +65,12 @@ def is_meant(peer, host):
 @pytest.mark.parametrize(("overlay", "source", "target", "port"), [
     *((overlay, *flow) for overlay in manifests.OVERLAYS for flow in (
         ("gateway", "triton", 8001), ("gateway", "triton", 8002), ("gateway", "dns", 53),
-        ("triton", "dns", 53), ("prometheus", "triton", 8002), ("prometheus", "gateway", 9000),
-        ("internet", "gateway", 9000))),
+        ("triton", "dns", 53), ("triton", "cache of the node", 53), ("internet", "gateway", 9000),
+        ("prometheus", "triton", 8002), ("prometheus", "gateway", 9000))),
     ("dev", "triton", "internet", 443),
     ("production", "fetch-weights", "internet", 443),
     ("production", "fetch-weights", "dns", 53),
+    ("production", "fetch-weights", "cache of the node", 53),
     ("leader-worker", "triton", "triton-follower", 40000),
     ("leader-worker", "triton-follower", "triton", 8004),
     ("leader-worker", "triton-follower", "dns", 53),
