@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 def module_of(folder, is_tied, **settings):
     save_random_model(folder, LlamaConfig(**SIZES, tie_word_embeddings=is_tied))
-    engine = engine_of(folder, compile=False, **settings)
+    engine = engine_of(folder, device="cpu", **settings)
     return engine.runner.run.func.__self__._model.module
 
 
