@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tritonlm.backend.vigil import Vigil
 from tritonlm.backend.vital import vital_thread
+from tritonlm.backoff import Backoff
 from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
 from tritonlm.engine.endpoint import Endpoint
@@ -25,10 +26,7 @@ LOCK_INTERVAL_S = 0.1
 WATCH_INTERVAL_S = 0.2
 TAKEOVER_DELAY_S = 0.5
 """After an orderly goodbye: the server is probably stopping this front end too."""
-MIN_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 30.0
-STABLE_S = 60.0
-"""An engine that was ready for so long was not broken from the start."""
+FIRST_PAUSE_S = 0.1
 STOP_TIMEOUT_S = 5.0
 
 
@@ -46,7 +44,7 @@ class EngineKeeper:
         self._is_stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before_s = 0.0
-        self._backoff_s = MIN_BACKOFF_S
+        self._backoff = Backoff(FIRST_PAUSE_S)
         self._ready_s = math.inf
         """When the engine came up, on the monotonic clock; infinity: it has not."""
         self._thread = vital_thread(self._run, "engine keeper")
@@ -108,11 +106,9 @@ class EngineKeeper:
                 return
             if self._ready_s == math.inf and self._endpoint.read_failure(started_s) is None:
                 self._endpoint.write_failure(reason)
-            if time.monotonic() - self._ready_s > STABLE_S:
-                self._backoff_s = MIN_BACKOFF_S
-            LOG.warning(f"{reason}; starting another in {self._backoff_s:.1f} s")
-            self._is_stopping.wait(self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+            pause_s = self._backoff.pause_s(time.monotonic() - self._ready_s)
+            LOG.warning(f"{reason}; starting another in {pause_s:.1f} s")
+            self._is_stopping.wait(pause_s)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> str:
         """Return when the process has ended, of itself or because it hung; says how."""

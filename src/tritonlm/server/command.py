@@ -39,19 +39,19 @@ def serve(**values: Any) -> None:
         with ExitStack() as beside:
             # The gateway goes first: the server would wait for its streams.
             _run(plan, report, partial(_start_gateway, beside, gateway_port, values["model"],
-                                       log_format=values["log_format"]), beside.close)
+                                       log_format=values["log_format"], report=report),
+                 beside.close)
     except KeyboardInterrupt:
         report(f"{PREFIX}stopped")
 
 
 def _start_gateway(
-    beside: ExitStack, port: int | None, model: str, server: ServerSettings, log_format: str
+    beside: ExitStack, port: int | None, model: str, server: ServerSettings, **how: Any
 ) -> str | None:
     """The URL of a gateway that lives as long as `beside`, if there is to be one."""
     if port is None:
         return None
-    return beside.enter_context(
-        gateway_process.running(port, server, model, log_format=log_format))
+    return beside.enter_context(gateway_process.running(port, server, model, **how))
 
 
 def _run(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
 import pynvml  # type: ignore[import-untyped]
+
+from tritonlm.container import usable_memory_bytes
 
 
 def choose_device(setting: str) -> str:
@@ -20,7 +21,7 @@ def choose_device(setting: str) -> str:
 def device_bytes(device: str) -> int:
     """Memory of the device, whether it is in use or not; of several GPUs the first; 0 for none."""
     if device == "cpu":
-        return int(psutil.virtual_memory().total)
+        return usable_memory_bytes()
     try:
         pynvml.nvmlInit()
         return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tritonlm.backoff import Backoff
 from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.errors import InvalidArgument, StartFailure
+from tritonlm.logs import PREFIX
 from tritonlm.server import ports
 from tritonlm.server.settings import MAX_PORT, ServerSettings
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_INTERVAL_S = 0.05
+FIRST_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class GatewayStart:
 @contextmanager
 def running(
     port: int, server: ServerSettings, model: str | None, workers: int = 1,
-    log_format: str = "text", manager_port: int | None = None, **others: Any,
+    log_format: str = "text", manager_port: int | None = None,
+    report: Callable[[str], None] = print, **others: Any,
 ) -> Iterator[str]:
     """The URL of a gateway that is ready, gone when the context ends; raises `StartFailure`.
 
     `model` is what `generate` has loaded; None for a server whose models have names of their own.
-    `others` are further settings of the gateway.
+    `others` are further settings of the gateway. One that ends of itself is started again, and
+    `report` gets a line.
     """
     ports_of_server = [server.grpc_port, server.metrics_port, *filter(None, [manager_port])]
     settings = {
@@ -65,22 +70,63 @@ def running(
         "workers": workers, "access_log": False, "drain_timeout_s": server.exit_timeout_s,
         "log_format": log_format, **others,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings),
-         str(os.getpid())],
-        start_new_session=True,  # a terminal's Ctrl-C is for the launcher
-    )
+    gateway = _KeptGateway(settings, report)
     try:
         url = f"http://{server.reachable_host}:{port}"
-        _wait_until_ready(url, process)
+        _wait_until_ready(url, gateway.process)
+        gateway.keep()
         yield url
     finally:
-        process.send_signal(signal.SIGTERM)
+        gateway.stop(server.exit_timeout_s + STOP_TIMEOUT_S)
+
+
+class _KeptGateway:
+    """A gateway's process, and the one after it."""
+
+    def __init__(self, settings: Mapping[str, Any], report: Callable[[str], None]) -> None:
+        self._command = [sys.executable, "-m", "tritonlm.gateway", json.dumps(settings),
+                         str(os.getpid())]
+        self._report = report
+        self._starting = threading.Lock()
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="gateway keeper", daemon=True)
+        self.process = self._start()
+
+    def keep(self) -> None:
+        """From now on start it again when it ends."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Let it finish what it has begun, for that time."""
+        with self._starting:
+            self._is_stopping.set()
+        self.process.terminate()
         try:
-            process.wait(server.exit_timeout_s + STOP_TIMEOUT_S)
+            self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self.process.kill()
+            self.process.wait()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # A terminal's Ctrl-C is for the launcher.
+        return subprocess.Popen(self._command, start_new_session=True)
+
+    def _keep(self) -> None:
+        backoff = Backoff(FIRST_PAUSE_S)
+        while True:
+            began_s = time.monotonic()
+            code = self.process.wait()
+            pause_s = backoff.pause_s(time.monotonic() - began_s)
+            if not self._is_stopping.is_set():
+                self._report(f"{PREFIX}the gateway ended with exit code {code}; starting it "
+                             f"again in {pause_s:g} s")
+            self._is_stopping.wait(pause_s)
+            with self._starting:
+                if self._is_stopping.is_set():
+                    return
+                self.process = self._start()
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -69,7 +69,7 @@ def _run(
             return None
         return beside.enter_context(gateway_process.running(
             gateway_port, plan.settings, None, log_format=log_format,
-            manager_port=manager.manager_port))
+            manager_port=manager.manager_port, report=report))
 
     def announce(server: TritonServer) -> None:
         managed.close()  # of a server that is gone

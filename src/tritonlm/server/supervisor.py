@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tritonlm.backoff import Backoff
 from tritonlm.errors import ServerLost, StartFailure
 from tritonlm.logs import PREFIX
 from tritonlm.server import launcher
 from tritonlm.server.tritonserver import TritonServer
 
-MIN_BACKOFF_S = 1.0
-MAX_BACKOFF_S = 30.0
-STABLE_S = 60.0
-"""A server that has served for so long was not broken from the start."""
+FIRST_PAUSE_S = 1.0
 MAX_FAILED_STARTS = 5
 """In a row, of a server that did start once."""
 
@@ -27,7 +25,7 @@ def run(
     `on_stop` is called before the last one is told to stop. Raises `StartFailure` if the first
     one does not start, or none does any more.
     """
-    backoff_s, num_failures, has_served = MIN_BACKOFF_S, 0, False
+    backoff, num_failures, has_served = Backoff(FIRST_PAUSE_S), 0, False
     while True:
         ready_s = time.monotonic()
         try:
@@ -42,11 +40,9 @@ def run(
             if not has_served or num_failures == MAX_FAILED_STARTS:
                 raise
             reason = failure.message
-        if time.monotonic() - ready_s > STABLE_S:
-            backoff_s = MIN_BACKOFF_S
-        report(f"{PREFIX}{reason}; starting it again in {backoff_s:g} s")
-        time.sleep(backoff_s)
-        backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+        pause_s = backoff.pause_s(time.monotonic() - ready_s)
+        report(f"{PREFIX}{reason}; starting it again in {pause_s:g} s")
+        time.sleep(pause_s)
 
 
 def _watch(

@@ -9,7 +9,7 @@ import time
 import pytest
 from engine_peer import TIMEOUT_S
 
-from tritonlm.backend import keeper as keeper_module
+from tritonlm import backoff
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.config import ModelConfig
 from tritonlm.engine import worker_command
@@ -35,8 +35,7 @@ def wait(is_so):
 @pytest.fixture
 def keep(tmp_path, monkeypatch):
     """Keep an engine whose code is given."""
-    monkeypatch.setattr(keeper_module, "MIN_BACKOFF_S", 0.1)
-    monkeypatch.setattr(keeper_module, "MAX_BACKOFF_S", 0.4)
+    monkeypatch.setattr(backoff, "MAX_PAUSE_S", 0.4)
     started = []
 
     def keep(code):
@@ -64,7 +63,7 @@ def test_an_engine_that_ends_again_and_again_is_started_less_and_less_often(keep
     (60.0, ["0.1", "0.2", "0.4"]), (0.0, ["0.1", "0.1", "0.1"])])
 def test_one_that_is_ready_before_it_ends_is_started_at_once_if_it_was_for_long(
         keep, tmp_path, caplog, monkeypatch, stable_s, expected):
-    monkeypatch.setattr(keeper_module, "STABLE_S", stable_s)
+    monkeypatch.setattr(backoff, "STABLE_S", stable_s)
     told = tmp_path / "told"
     keeper = keep(ENDS_WHEN_TOLD.format(told=str(told)))
     for number in range(1, 4):

@@ -9,6 +9,7 @@ from tests.drills.processes import has_ended
 from tests.drills.waiting import until
 
 from tritonlm.errors import InvalidArgument, StartFailure
+from tritonlm.server import gateway_process
 from tritonlm.server.gateway_process import GatewayStart
 from tritonlm.server.ports import choose
 from tritonlm.server.settings import ServerSettings
@@ -35,6 +36,31 @@ def test_without_a_port_there_is_no_gateway(server):
 def test_a_port_of_the_server_is_refused_by_name(server):
     with pytest.raises(StartFailure, match=r"--http-port|--gateway-port.* are both"):
         GatewayStart(server.http_port).choose_port(server)
+
+
+async def test_one_that_is_killed_is_started_again(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(gateway_process, "_wait_until_ready", lambda *_: None)
+    monkeypatch.setattr(gateway_process, "FIRST_PAUSE_S", 0.1)
+    port, said = GatewayStart(0).choose_port(server), []
+    with gateway_process.running(port, server, "x", report=said.append):
+        for number in (1, 2):
+            await until(lambda: is_listening(port), "it does not listen")
+            for gateway in gateways():
+                gateway.kill()
+            await until(lambda number=number: len(said) == number, "it is not told")
+        await until(lambda: is_listening(port), "it was not started again")
+    assert said == [f"tritonlm: the gateway ended with exit code -9; starting it again in {pause} s"
+                    for pause in ("0.1", "0.2")]
+    assert gateways() == []
+    assert not list(tmp_path.glob("*/*"))
+
+
+def gateways():
+    """Those of this process."""
+    return [process for process in psutil.process_iter(["ppid", "cmdline"])
+            if process.info["ppid"] == os.getpid()
+            and "tritonlm.gateway" in process.info["cmdline"]]
 
 
 async def test_it_does_not_outlive_who_started_it_and_leaves_nothing(server, tmp_path):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tritonlm import backoff
 from tritonlm.errors import ServerLost, StartFailure
 from tritonlm.server import launcher, supervisor
 
@@ -73,6 +74,6 @@ def test_a_server_that_started_once_may_fail_to_a_few_times(run):
 
 
 def test_a_server_that_was_stable_is_started_again_at_once(run, monkeypatch):
-    monkeypatch.setattr(supervisor, "STABLE_S", -1.0)
+    monkeypatch.setattr(backoff, "STABLE_S", -1.0)
     servers, _ = run(LOST, LOST, LOST, CTRL_C)
     assert servers.slept_s == [1, 1, 1]
