@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tritonlm.cores import num_usable_cores
+from tritonlm.container import num_usable_cores
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.packed_linear import pack_linears
 from tritonlm.engine.device import choose_device, is_out_of_memory, take_cores

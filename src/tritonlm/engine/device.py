@@ -7,7 +7,7 @@ import os
 import torch
 
 from tritonlm.config import ModelConfig
-from tritonlm.cores import num_usable_cores
+from tritonlm.container import num_usable_cores
 from tritonlm.errors import InvalidArgument
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"

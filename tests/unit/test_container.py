@@ -1,12 +1,14 @@
-"""Threads are made for cores that there is time on: a container's quota counts."""
+"""A container's quota of the CPU and its memory count, and not the machine's."""
 
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from tritonlm import cores
+from tritonlm import container
 
 
 @pytest.fixture
@@ -15,9 +17,10 @@ def groups(tmp_path, monkeypatch):
     (tmp_path / "pod" / "container").mkdir(parents=True)
     own = tmp_path / "own"
     own.write_text("4:memory:/elsewhere\n0::/pod/container\n")
-    monkeypatch.setattr(cores, "OWN_GROUP", own)
-    monkeypatch.setattr(cores, "GROUPS", tmp_path)
+    monkeypatch.setattr(container, "OWN_GROUP", own)
+    monkeypatch.setattr(container, "GROUPS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1000))
     return tmp_path
 
 
@@ -34,19 +37,33 @@ def groups(tmp_path, monkeypatch):
 def test_the_least_quota_of_all_groups_limits_the_cores(groups, quotas, expected):
     for group, quota in quotas.items():
         (groups / group / "cpu.max").write_text(f"{quota}\n")
-    assert cores.num_usable_cores() == expected
+    assert container.num_usable_cores() == expected
 
 
 def test_in_a_container_the_groups_root_is_its_own(groups):
     (groups / "own").write_text("0::/\n")
     (groups / "cpu.max").write_text("200000 100000\n")
-    assert cores.num_usable_cores() == 2
+    assert container.num_usable_cores() == 2
 
 
 def test_without_control_groups_the_cores_of_the_process_count(groups):
     (groups / "own").unlink()
-    assert cores.num_usable_cores() == 16
+    assert container.num_usable_cores() == 16
 
 
-def test_this_machine_has_cores():
-    assert 1 <= cores.num_usable_cores() <= os.cpu_count()
+@pytest.mark.parametrize(("limits", "expected"), [
+    ({}, 1000),
+    ({"pod/container": "max", "pod": "max"}, 1000),
+    ({"pod/container": "300", "pod": "400"}, 300),
+    ({"pod/container": "max", "pod": "400"}, 400),
+    ({"pod/container": "9223372036854771712"}, 1000),
+])
+def test_memory_is_that_of_the_narrowest_group(groups, limits, expected):
+    for group, limit in limits.items():
+        (groups / group / "memory.max").write_text(f"{limit}\n")
+    assert container.usable_memory_bytes() == expected
+
+
+def test_this_machine_has_cores_and_memory():
+    assert 1 <= container.num_usable_cores() <= os.cpu_count()
+    assert container.usable_memory_bytes() > 2**28
