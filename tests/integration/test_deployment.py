@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from importlib.metadata import version
 
 import pytest
 import typer
+import yaml
 from k8s import render
+from k8s.references import find_dangling
 from model_hub import NAME, model_hub
 from tests import images, manifests
 from tests.containers import IMAGES, gateway_before, started
@@ -138,6 +142,32 @@ def command_of(words):
     while hasattr(command, "commands"):
         command = command.commands[options.pop(0)]
     return " ".join(words[: len(words) - len(options)]), command, options
+
+
+def images_of(overlay):
+    return {each.spec["image"] for each in manifests.containers(overlay).values()}
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_images_are_those_of_this_version(overlay):
+    assert images_of(overlay) == {f"{name}:{version('tritonlm')}" for name in IMAGES}
+
+
+def test_an_overlay_of_your_own_is_as_the_document_has_it(tmp_path, monkeypatch):
+    [text] = re.findall(r"```yaml\n(.*?)```", (images.ROOT / "docs" / "operations.md").read_text(),
+                        re.DOTALL)
+    folder = tmp_path / "deploy"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(
+        text.replace("../k8s", os.path.relpath(render.K8S, folder)))
+    found = render.render(folder)
+    monkeypatch.setattr(manifests, "objects", lambda _: list(yaml.safe_load_all(found)))
+    assert images_of("deploy") == {f"ghcr.io/you/{name}:{version('tritonlm')}" for name in IMAGES}
+    environ = manifests.containers("deploy")["fetch-weights/fetch"].environ
+    assert environ["TRITONLM_MODEL"] == "Qwen/Qwen2.5-14B-Instruct"
+    assert "llm.you.com" in found
+    assert "llm.example" not in found
+    assert list(find_dangling(manifests.objects("deploy"))) == []
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
