@@ -74,6 +74,7 @@ async def run(server):
     async with grpcclient.InferenceServerClient(server.grpc_url) as client:
         streams = await asyncio.gather(*(stream(client, "generate", body) for body in bodies))
         await stream(client, "generate", {"cancel": True, "request_id": "nobody"})
+        await stream(client, "text_generation", base | {"temperature": -1.0})
     await settled(lambda: [total(page(server)[0], name) for name in (
         "tritonlm_requests_total", "tritonlm_requests_running", "tritonlm_kv_blocks_used")])
     return streams
@@ -110,8 +111,10 @@ def test_every_request_is_counted_by_its_ending(load, samples):
     endings = {ending: count for ending, count in endings.items() if count}
     probes = endings.pop(("finished", "length")) - NUM_STREAMS
     assert 0 <= probes <= 2  # the launcher's own
-    assert endings == {("refused", "invalid_arg"): 3, ("refused", "not_found"): 1,
+    assert endings == {("refused", "invalid_arg"): 4, ("refused", "not_found"): 1,
                        ("finished", "deadline"): 2}
+    assert total(samples, "tritonlm_requests_total", model="tokenize", outcome="refused",
+                 reason="invalid_arg") == 1
     assert [one.finish_reason for one in load[-2:]] == ["deadline"] * 2
 
 

@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from tritonlm.backend.batch_epilogue import INPUT_IDS, BatchEpilogue
+from tritonlm.backend.refusals import Refusals
 from tritonlm.backend.tensors import (
     error_response,
     model_response,
@@ -40,6 +41,7 @@ class Tokenize:
             configure(args["model_instance_name"], config.log_format)
             self._epilogue = BatchEpilogue(args["model_name"], config.request_log,
                                            from_environment("tritonlm"))
+            self._refusals = Refusals(args["model_name"], args["model_instance_name"])
             self._encoder = Encoder(config)
         except ServingError as error:
             raise pb_utils.TritonModelException(error.message) from error
@@ -54,6 +56,9 @@ class Tokenize:
         except Exception as error:
             results = [error for _ in requests]
         self._epilogue.tell(requests, results, began_s)
+        for result in results:
+            if isinstance(result, Exception):
+                self._refusals.count(result)
         return [_response(*pair) for pair in zip(requests, results, strict=True)]
 
     def finalize(self) -> None:

@@ -79,6 +79,15 @@ def test_each_request_of_a_batch_gets_its_own_ids_or_error(tokenize):
     assert "messages: 'x'" in responses[2].error().message()
 
 
+def test_what_is_refused_is_counted_since_no_front_end_will(args):
+    pb_utils.MetricFamily.families.clear()
+    start(Tokenize(), args).execute([prompt(text_input="The"), prompt(), prompt(messages="x")])
+    [metric, other] = pb_utils.MetricFamily.families["tritonlm_requests_total"].metrics
+    assert metric.labels == {"model": "it", "front_end": "it_0", "outcome": "refused",
+                             "reason": "invalid_arg"}
+    assert (metric.value, other.value) == (2, 0)
+
+
 def test_ids_are_of_shape_1_n_and_int32(tokenize):
     ids = value(tokenize.execute([prompt(text_input="The cat")])[0])
     assert ids.shape == (1, len(TOKENIZER.encode("The cat").ids))
