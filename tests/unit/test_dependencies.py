@@ -15,7 +15,8 @@ SOURCES = {path: path.relative_to(base).with_suffix("").as_posix().replace("/", 
            for base in (ROOT / "src", ROOT / "client") for path in base.rglob("*.py")}
 BASE = ("tritonlm.backoff", "tritonlm.errors", "tritonlm.values", "tritonlm.options",
         "tritonlm.contract", "tritonlm.config", "tritonlm.locked_folder", "tritonlm.logs",
-        "tritonlm.otlp", "tritonlm.parent", "tritonlm.process_memory", "tritonlm.container", "tritonlm.tracing")
+        "tritonlm.otlp", "tritonlm.parent", "tritonlm.process_memory", "tritonlm.container",
+        "tritonlm.tracing")
 MAY_IMPORT = {
     "tritonlm.engine": (*BASE, "tritonlm.engine"),
     "tritonlm.encoders": (*BASE, "tritonlm.engine.device", "tritonlm.encoders"),
