@@ -7,48 +7,32 @@ tritonserver is laid out as in NGC's images. Not shown are base images, users an
 from __future__ import annotations
 
 import json
-import os
-import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from importlib.metadata import version
+from dataclasses import replace
 
 import pytest
-import typer
-import yaml
 from k8s import render
-from k8s.references import find_dangling
 from model_hub import NAME, model_hub
 from tests import images, manifests
-from tests.containers import IMAGES, gateway_before, started
+from tests.containers import gateway_before, started
 from tests.exported_metrics import exported_names, names_in
 from tests.integration.gateway import get, post
 
-from tritonlm.cli import app
 from tritonlm.commands.residents import statuses
-from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
+from tritonlm.config import DEMO_CHECKPOINT
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.logs import JSON_START, PREFIX
-from tritonlm.manager.limits import Limits
-from tritonlm.server import reaper
-from tritonlm.server.command import SET_BY_LAUNCHER
-from tritonlm.server.flags import settings_of
-from tritonlm.server.gateway_process import STOP_TIMEOUT_S, GatewayStart
-from tritonlm.server.launcher import EXIT_MARGIN_S
 from tritonlm.server.manager_thread import ManagerStart
 from tritonlm.server.settings import ServerSettings
-from tritonlm.server.tritonserver import STOP_MARGIN_S
 
 pytestmark = [pytest.mark.timeout(300),  # an environment is made, and servers start in it
               pytest.mark.skipif(render.command() is None,
                                  reason="needs kustomize or kubectl: make k8s-check fetches one")]
-SETTINGS = {"serve": [(ServerSettings, ()), (ModelConfig, SET_BY_LAUNCHER), (GatewayStart, ())],
-            "repo serve": [(Limits, ()), (ManagerStart, ()), (GatewayStart, ())],
-            "gateway": [(GatewaySettings, ())]}
-OF_PROBES = {"TRITONLM_URL"}
 MODEL_LIST = "/etc/tritonlm/models/models.txt"
 MANAGER = f"localhost:{ManagerStart.manager_port}"
 
@@ -108,103 +92,6 @@ def many(prefix, tritonserver, tmp_path_factory):
         yield process, environ | {"TRITONLM_URL": addresses["grpc"]}, addresses
 
 
-@pytest.mark.parametrize("overlay", [*manifests.OVERLAYS, *manifests.ALTERNATIVES])
-def test_each_variable_of_a_container_is_an_option_with_an_allowed_value(overlay, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("TRITONLM_")]:
-        monkeypatch.delenv(name)
-    for container in manifests.containers(overlay).values():
-        if "command" in container.spec:  # another program, which is started below
-            continue
-        stage = images.stages()[IMAGES[container.image]]
-        name, command, options = command_of(container.spec["args"])
-        settings = {key: value for key, value in (stage.environ | container.environ).items()
-                    if key.startswith("TRITONLM_")}
-        with monkeypatch.context() as patch:
-            for key, value in settings.items():
-                patch.setenv(key, value)
-            given = command.make_context(name, options)
-            known = {
-                parameter.envvar or f"{given.auto_envvar_prefix}_{parameter.name.upper()}":
-                given.params[parameter.name] for parameter in command.params}
-            if name in SETTINGS:
-                assert not set(settings) - set(known) - OF_PROBES, container.name
-                for kind, hidden in SETTINGS[name]:
-                    settings_of(kind, given.params, hidden)
-            else:  # it shares what is set for servers, and needs little of it
-                shared = known.keys() & settings.keys()
-                assert shared
-                assert {key: known[key] for key in shared} == {key: settings[key] for key in shared}
-
-
-def command_of(words):
-    """The name of a command, perhaps one in a group, the command, and its options."""
-    command, options = typer.main.get_command(app), list(words)
-    while hasattr(command, "commands"):
-        command = command.commands[options.pop(0)]
-    return " ".join(words[: len(words) - len(options)]), command, options
-
-
-def images_of(overlay):
-    return {each.spec["image"] for each in manifests.containers(overlay).values()}
-
-
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
-def test_images_are_those_of_this_version(overlay):
-    assert images_of(overlay) == {f"{name}:{version('tritonlm')}" for name in IMAGES}
-
-
-def test_an_overlay_of_your_own_is_as_the_document_has_it(tmp_path, monkeypatch):
-    [text] = re.findall(r"```yaml\n(.*?)```", (images.ROOT / "docs" / "operations.md").read_text(),
-                        re.DOTALL)
-    folder = tmp_path / "deploy"
-    folder.mkdir()
-    (folder / "kustomization.yaml").write_text(
-        text.replace("../k8s", os.path.relpath(render.K8S, folder)))
-    found = render.render(folder)
-    monkeypatch.setattr(manifests, "objects", lambda _: list(yaml.safe_load_all(found)))
-    assert images_of("deploy") == {f"ghcr.io/you/{name}:{version('tritonlm')}" for name in IMAGES}
-    environ = manifests.containers("deploy")["fetch-weights/fetch"].environ
-    assert environ["TRITONLM_MODEL"] == "Qwen/Qwen2.5-14B-Instruct"
-    assert "llm.you.com" in found
-    assert "llm.example" not in found
-    assert list(find_dangling(manifests.objects("deploy"))) == []
-
-
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
-def test_a_pod_may_take_as_long_to_end_as_its_longest_stream(overlay):
-    found = manifests.containers(overlay)
-    margins_s = EXIT_MARGIN_S + STOP_MARGIN_S + reaper.GRACE_S
-    for name, setting, margin_s in (
-        ("triton/triton", "TRITONLM_EXIT_TIMEOUT_S", margins_s),
-        ("gateway/gateway", "TRITONLM_GATEWAY_DRAIN_TIMEOUT_S", STOP_TIMEOUT_S / 2),
-    ):
-        container = found[name]
-        pause_s = container.spec["lifecycle"]["preStop"]["sleep"]["seconds"]
-        needed_s = pause_s + float(container.environ[setting]) + margin_s
-        assert container.pod["terminationGracePeriodSeconds"] >= needed_s
-
-
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
-def test_the_serving_container_has_shared_memory_of_its_own(overlay):
-    container = manifests.containers(overlay)["triton/triton"]
-    mounts = {mount["mountPath"]: mount["name"] for mount in container.spec["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in container.pod["volumes"]}
-    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
-
-
-@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
-def test_a_machine_has_a_gpu_for_each_process_of_its_engines(overlay):
-    found = manifests.containers(overlay)
-    environ = found["triton/triton"].environ
-    copies, parts, machines = (int(environ.get(f"TRITONLM_{name}", "1")) for name in (
-        "NUM_ENGINES", "TENSOR_PARALLEL", "TENSOR_PARALLEL_NODES"))
-    needed = 0 if environ.get("TRITONLM_DEVICE") == "cpu" else copies * parts // machines
-    serving = [found[name] for name in ("triton/triton", "triton/follower") if name in found]
-    assert len(serving) == min(machines, 2)
-    for container in serving:
-        assert container.spec["resources"]["limits"].get("nvidia.com/gpu", 0) == needed
-
-
 @pytest.fixture(scope="module")
 def group(prefix, tritonserver, tmp_path_factory):
     """Leader and follower as in overlay leader-worker, two parts of the demo model on the CPU."""
@@ -243,13 +130,6 @@ def test_a_machine_follows_another_until_that_one_ends(group):
     assert not [line for line in follower.lines if line.startswith(PREFIX)]
     told = [json.loads(line) for line in follower.lines if line.startswith(JSON_START)]
     assert "follow" in {line["process"] for line in told}
-
-
-def test_a_follower_may_take_as_long_to_end_as_its_leader():
-    found = manifests.containers("leader-worker")
-    leader, follower = found["triton/triton"], found["triton/follower"]
-    assert (follower.pod["terminationGracePeriodSeconds"]
-            >= leader.pod["terminationGracePeriodSeconds"])
 
 
 def test_weights_are_fetched_once_and_servers_wait_for_them_without_a_hub(prefix, tmp_path):
@@ -319,17 +199,6 @@ def test_a_gateway_asks_the_manager_of_many_models_before_it_sends_a_request(man
     assert all(map(json.loads, process.lines))
 
 
-def test_only_gateways_reach_the_manager():
-    [policy] = [each for each in manifests.objects("multi-model")
-                if (each["kind"], each["metadata"]["name"]) == ("NetworkPolicy", "triton")]
-    rules = [rule for rule in policy["spec"]["ingress"]
-             if {"port": ManagerStart.manager_port} in rule["ports"]]
-    assert [rule["from"] for rule in rules] == [
-        [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]]
-    container = manifests.containers("multi-model")["triton/triton"]
-    assert container.port("manager") == ManagerStart.manager_port
-
-
 def test_probes_of_the_gateway_answer(gateway):
     container = manifests.containers("dev")["gateway/gateway"]
     for probe in container.probes.values():
@@ -347,6 +216,52 @@ def test_ports_are_those_that_services_and_pools_name(triton):
     assert {port["name"]: port["containerPort"] for port in ports} == {
         "http": ServerSettings.http_port, "grpc": ServerSettings.grpc_port,
         "metrics": ServerSettings.metrics_port}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """The folder of a secret: a certificate that is its own authority, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=triton",
+                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                    "-keyout", folder / "tls.key", "-out", folder / "tls.crt"],
+                   check=True, capture_output=True)
+    shutil.copy(folder / "tls.crt", folder / "ca.crt")
+    return str(folder)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None,
+                    reason="needs openssl: apt-get install openssl")
+def test_gateway_and_server_show_each_other_certificates_and_a_key(
+    prefix, tritonserver, certificates, tmp_path
+):
+    found = {name: here(each, "/etc/tritonlm/tls", certificates)
+             for name, each in manifests.containers("grpc-tls").items()}
+    changed = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
+               "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1", "HOME": str(tmp_path),
+               **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    with started(found["triton/triton"], prefix, **changed) as (process, environ):
+        addresses = json.loads(process.wait_for('"message": "ready"'))
+        for probe in found["triton/triton"].probes.values():
+            command = probe["exec"]["command"]
+            for url, code in ((addresses["http"], 0), (addresses["grpc"], 1)):
+                done = subprocess.run(command, env=environ | {"TRITONLM_URL": url}, check=False,
+                                      capture_output=True, text=True)
+                assert done.returncode == code, done.stdout + done.stderr
+        with gateway_before(found["gateway/gateway"], prefix, addresses) as url:
+            code, told = post(f"{url}/v1/completions", {"model": "generate", "prompt": "Hi",
+                                                        "max_tokens": 2})
+        assert code == 200, told
+        keyless = here(found["gateway/gateway"], "triton-grpc-protocol-key=", "other=")
+        with gateway_before(keyless, prefix, addresses) as url:
+            assert get(f"{url}/health/ready")[0] == 503
+
+
+def here(container, text, other):
+    """The container with `other` in its environment where `text` is."""
+    return replace(container, environ={key: value.replace(text, other)
+                                       for key, value in container.environ.items()})
 
 
 def test_metrics_that_decide_on_the_number_of_servers_are_exported(triton, gateway):
