@@ -8,10 +8,9 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tritonlm.errors import InvalidArgument, Unavailable
@@ -20,8 +19,11 @@ from tritonlm.manager.messages import ManagerStatus, ModelStatus, Verb
 
 REFRESH_INTERVAL_S = 0.5
 GIB = 2**30
-COLUMNS = ("name", "task", "versions", "state", "in use", "waiting", "needs", "resident", "idle",
-           "load", "loads", "requests")
+MINUTE_S, HOUR_S = 60, 3600
+COLUMNS = ("name", "task", "vers.", "state", "in use", "GiB", "idle", "loads", "asked")
+"""Memory is what it has, and what it needs; loads are how many, and how long the last one took."""
+WRAPPED = {"name": 6, "state": 8, "in use": 7}
+"""Where a terminal has 80 columns, and to how many."""
 DEFAULT_MANAGER = "localhost:8003"
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
 Manager: TypeAlias = Annotated[str, typer.Option(
@@ -120,7 +122,9 @@ def _progress(status: ManagerStatus, name: str) -> str:
 
 
 def _view(status: ManagerStatus) -> Group:
-    table = Table(*COLUMNS, box=SIMPLE_HEAD)
+    table = Table(*(Column(name, overflow="fold", no_wrap=name not in WRAPPED,
+                           min_width=WRAPPED.get(name)) for name in COLUMNS),
+                  box=None, pad_edge=False)
     for model in status.models:
         table.add_row(*_row(model))
     budget = _gib(status.budget_bytes) if status.budget_bytes else "any"
@@ -132,14 +136,19 @@ def _view(status: ManagerStatus) -> Group:
 def _row(model: ModelStatus) -> tuple[str, ...]:
     return (model.name, model.task, ", ".join(map(str, model.versions)),
             " ".join([model.state, *["pinned"] * model.is_pinned, model.progress]).rstrip(),
-            str(model.num_leases), str(model.num_waiting), _gib(model.needed_bytes),
-            _gib(model.resident_bytes), _seconds(model.idle_s), _seconds(model.load_s),
-            str(model.num_loads), str(model.num_requests))
+            f"{model.num_waiting} waiting" if model.num_waiting else str(model.num_leases),
+            f"{_gib(model.resident_bytes)}/{_gib(model.needed_bytes)}", _duration(model.idle_s),
+            f"{model.num_loads}, {model.load_s:.1f} s" if model.load_s else str(model.num_loads),
+            str(model.num_requests))
 
 
 def _gib(num_bytes: int) -> str:
     return f"{num_bytes / GIB:.2f}"
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 2 * MINUTE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / MINUTE_S:.0f} m" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.0f} h"

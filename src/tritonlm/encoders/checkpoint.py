@@ -62,7 +62,7 @@ class Checkpoint:
         # Missing, malformed and unknown files raise anything, even Rust's bare Exception.
         except Exception as error:
             raise self.refused("it must have a tokenizer that transformers loads: "
-                               f"{first_line(error)}") from error
+                               f"{' '.join(str(error).split())}") from error
         # Without files, transformers makes some kinds of tokenizers out of nothing.
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise self.refused("it must have a tokenizer, and has no file of one")
