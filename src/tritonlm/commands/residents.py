@@ -22,7 +22,7 @@ GIB = 2**30
 MINUTE_S, HOUR_S = 60, 3600
 COLUMNS = ("name", "task", "vers.", "state", "in use", "GiB", "idle", "loads", "asked")
 """Memory is what it has, and what it needs; loads are how many, and how long the last one took."""
-WRAPPED = {"name": 6, "state": 8, "in use": 7}
+WRAPPED = {"name": 8, "state": 8, "in use": 7, "loads": 6}
 """Where a terminal has 80 columns, and to how many."""
 DEFAULT_MANAGER = "localhost:8003"
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
