@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from urllib.parse import urlsplit
 
@@ -23,6 +23,11 @@ class Answer(Enum):
     SERVED = "served"
     UNLOADED = "unloaded"
     STOPPING = "stopping"
+
+
+ANSWERS: Mapping[int, Answer] = {
+    http.HTTPStatus.OK: Answer.SERVED, http.HTTPStatus.BAD_REQUEST: Answer.UNLOADED}
+"""By the status of the server's response."""
 
 
 class ServerWatch:
@@ -79,5 +84,4 @@ class ServerWatch:
             return None
         finally:
             connection.close()
-        return {http.HTTPStatus.OK: Answer.SERVED,
-                http.HTTPStatus.BAD_REQUEST: Answer.UNLOADED}.get(status)
+        return ANSWERS.get(status)
