@@ -167,6 +167,11 @@ async def test_a_change_of_version_drops_no_request(gateway, served, manager):
         await manager.do("reload", "alpha")
         assert (await status(manager, "alpha")).versions == (1, 2)
         await until(lambda: 20 in counts, lambda: counts)
+        for version, num_tokens in ((1, 30), (2, 20)):
+            code, told = await asyncio.to_thread(
+                post, f"{served.server.http_url}/v2/models/alpha_complete/versions/{version}/"
+                "generate", {"text_input": PROMPT, "ignore_eos": True})
+            assert (code, told["num_output_tokens"]) == (200, num_tokens), told
         served.store.remove("alpha", 1)
         await manager.do("reload", "alpha")
         num_before = len(counts)
