@@ -19,6 +19,7 @@ from tests.drills.waiting import until
 from tests.integration.gateway import address_of, get, running_gateway
 from tests.metrics import samples, settled
 from tests.running_redis import running_redis
+from tests.task_checkpoints import save_embedder
 from tritonclient.utils import InferenceServerException
 
 PROMPTS = ["ROMEO:\n", "JULIET:\nO ", "First Citizen:\n", "A",
@@ -28,8 +29,9 @@ COMMAND = str(Path(sys.executable).parent / "tritonlm")
 
 
 @pytest.fixture(scope="module")
-def server(start_server):
-    return start_server(response_cache_mib=4)
+def server(start_server, tmp_path_factory):
+    embedder = save_embedder(tmp_path_factory.mktemp("embed"))
+    return start_server(response_cache_mib=4, embed_model=str(embedder))
 
 
 @pytest.fixture
@@ -154,6 +156,20 @@ async def test_a_batch_is_kept_in_tritons_cache(server, client):
     first, second = [await complete(client, **asked) for _ in range(2)]
     assert first["text_output"].tolist() == second["text_output"].tolist()
     assert await settled(num_computed) == before + 2
+
+
+async def test_embeddings_are_kept_in_tritons_cache(server, client):
+    def num_hits():
+        return sum(value for labels, value in samples(
+            server.metrics_url, "nv_cache_num_hits_per_model") if labels["model"] == "embed")
+
+    before, vectors = num_hits(), []
+    for _ in range(2):
+        texts = column(["the cat", "sat on the mat"])
+        answer = await client.infer("embed", [tensor("text_input", texts)])
+        vectors.append(answer.as_numpy("embedding"))
+    assert np.array_equal(*vectors)
+    await until(lambda: num_hits() == before + 1, num_hits)
 
 
 @pytest.fixture(scope="module")
