@@ -15,7 +15,9 @@ from unittest import mock
 
 import pytest
 import tritonclient.grpc.aio as grpcclient
+import yaml
 from inference import responses, stream
+from k8s.render import K8S
 from tests.exported_metrics import exported_names
 from tests.fakes.echo_server import echo_server
 from tests.fakes.otlp_collector import running_collector
@@ -36,6 +38,7 @@ NUM_TOKENS, STEP_MS = 40, 3
 IS_ABSENT = re.compile(r"_gpu_|_cache_(?:requests|lookups|errors)_")
 """What nothing here has: a GPU, answers that are kept."""
 LIMIT_S = 60
+ADAPTER = K8S / "components" / "autoscaling" / "prometheus-adapter.yaml"
 needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None,
                                       reason="needs prometheus: apt-get install prometheus")
 
@@ -80,7 +83,7 @@ def prometheus(server, gateway, tmp_path_factory):
     with running_prometheus(tmp_path_factory.mktemp("prometheus"), pages) as prometheus:
         body = {"model": "generate", "prompt": "To be or not to be", "max_tokens": NUM_TOKENS}
         post(f"{gateway}/v1/completions", body)  # from here on its paths have a page
-        prometheus.wait_for('tritonlm_gateway_requests_total{path="/v1/completions"}')
+        prometheus.wait_for('tritonlm_gateway_requests_total{path="/v1/completions"} > 0')
         with ThreadPoolExecutor(8) as clients:
             done = list(clients.map(partial(post, f"{gateway}/v1/completions"), [body] * 24))
         assert [status for status, _ in done] == [200] * 24
@@ -119,9 +122,23 @@ def test_prometheus_knows_the_metrics_that_the_code_names(prometheus):
 
 
 @needs_prometheus
+def test_autoscalers_get_a_value_for_each_server(prometheus):
+    rules = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
+    assert len(rules) == 2
+    for rule in rules:
+        series, matchers = rule["seriesQuery"].rstrip("}").split("{")
+        assert matchers == 'namespace!="",pod!=""'  # labels of a cluster's Prometheus
+        query = rule["metricsQuery"]
+        for mark, value in (("Series", series), ("LabelMatchers", 'job="tritonlm"'),
+                            ("GroupBy", "instance")):
+            query = query.replace(f"<<.{mark}>>", value)
+        assert len(prometheus.wait_for(query)) == 1, "the server, and not the gateway"
+
+
+@needs_prometheus
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_panel_has_data(prometheus, name):
-    choices = {"$__rate_interval": "1m", "$namespace": ".*", "$model": ".*", "$path": ".*"}
+    choices = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*", "$path": ".*"}
     for panel in json.loads(as_json(name, DASHBOARDS[name]))["panels"]:
         for target in panel.get("targets", ()):
             expression = target["expr"]

@@ -41,13 +41,13 @@ SERVER_EJECTIONS = Counter("tritonlm_gateway_server_ejections",
                            "How often a server got no more requests for a while", ["server"])
 
 
-FAULTS = ("500", "503")
+USUAL = ("200", "500", "503")
 
 
 @cache
 def begin_path(path: str) -> None:
-    """Have the faults that `path` may end with on the page, at 0: a rate sees no counter begin."""
-    for status in FAULTS:
+    """Have what `path` usually ends with on the page, at 0: a rate sees no counter begin."""
+    for status in USUAL:
         REQUESTS.labels(path, status)
 
 
