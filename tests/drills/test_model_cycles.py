@@ -10,7 +10,9 @@ import json
 
 import psutil
 import pytest
+import torch
 from tests.drills.load import STREAM, connect
+from tests.drills.waiting import until
 from tests.fakes.echo_store import echo_store
 from tests.task_checkpoints import MAX_LEN, save_embedder
 from transformers import AutoModel, BertConfig
@@ -47,6 +49,34 @@ async def test_loading_and_unloading_after_streams_leaves_no_memory_and_no_proce
     assert resident_mib[-1] - resident_mib[WARM_UP - 1] < MAX_GROWTH_MIB, resident_mib
 
 
+@pytest.mark.gpu
+@pytest.mark.drill
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+async def test_unloading_gives_a_gpu_its_memory_back():
+    def used_bytes():
+        num_free, num_bytes = torch.cuda.mem_get_info()
+        return num_bytes - num_free
+
+    with echo_store({"alpha": {"device": "cuda", "kv_cache_gib": 1}}, Limits()) as served:
+        use_engine(served, "alpha", "tritonlm.engine.worker")
+        before = used_bytes()
+        async with ManagerClient("localhost", served.manager_port) as manager, connect() as session:
+            for _ in range(2):
+                await manager.do("load", "alpha")
+                await asyncio.gather(*(_stream(session, served.server.http_url)
+                                       for _ in range(NUM_STREAMS)))
+                assert used_bytes() > before + 2**30
+                await manager.do("unload", "alpha")
+                await until(lambda: used_bytes() <= before, used_bytes)
+
+
+def use_engine(served, name, module):
+    """Have a model's processes start another engine than an echo."""
+    for part in (name, f"{name}_complete"):
+        code = served.store.folder / part / "1" / "model.py"
+        code.write_text(code.read_text().replace("tests.fakes.echo_engine", module))
+
+
 OUT_OF_MEMORY = """
 import resource
 import psutil
@@ -70,9 +100,7 @@ def add_big_weights(served, folder):
 def add_big_cache(served, _):
     """A language model that is small, and has 4 GiB for keys and values."""
     served.add("big", kv_cache_gib=4)
-    for part in ("big", "big_complete"):
-        code = served.store.folder / part / "1" / "model.py"
-        code.write_text(code.read_text().replace("echo_engine", "hungry_engine"))
+    use_engine(served, "big", "tests.fakes.hungry_engine")
 
 
 @pytest.mark.drill
