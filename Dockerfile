@@ -20,7 +20,7 @@ RUN python3 -m virtualenv --no-download /opt/tritonlm
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir src client && touch README.md \
-    && /opt/tritonlm/bin/python -m pip install -c constraints.txt '.[engine,cache,tracing]'
+    && /opt/tritonlm/bin/python -m pip install -c constraints.txt '.[engine,quantization,cache,tracing]'
 COPY README.md ./
 COPY client client
 COPY src src

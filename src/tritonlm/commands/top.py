@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import urllib.request
 from collections import deque
@@ -20,14 +21,15 @@ from tritonlm.observability.view import frame
 
 TIMEOUT_S = 2.0
 DEFAULT_PAGES = ("localhost:8002",)
+DNS_PREFIX = "dns:"
 PIPED_COLUMNS = 160
 """In a file, a picture or a pipe, as by `kubectl exec`, lines may be as long as they need be."""
 
 
 def top(
     pages: Annotated[list[str] | None, typer.Argument(
-        help="Hosts and ports of metrics, of servers and gateways. [default: localhost:8002]",
-        show_default=False)] = None,
+        help="Hosts and ports of metrics, of servers and gateways; dns:HOST:PORT for a server at "
+             "each address of a name. [default: localhost:8002]", show_default=False)] = None,
     interval_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
     window_s: Annotated[float, typer.Option(
         help="Seconds that rates and latencies are of.", min=1.0)] = 10.0,
@@ -64,23 +66,19 @@ class Watch:
     """Looks at pages, and keeps what it saw within a window of time."""
 
     def __init__(self, addresses: Sequence[str], window_s: float) -> None:
-        self._urls = {address: _url(address) for address in addresses}
+        self.addresses = addresses
         self._window_s = window_s
         self._seen: deque[Page] = deque()
         self._silent: list[str] = []
 
-    @property
-    def addresses(self) -> list[str]:
-        """Of the pages."""
-        return list(self._urls)
-
     def look(self) -> None:
         """Read all pages; raises `Unavailable` if none answers, the first time."""
-        with ThreadPoolExecutor(len(self._urls)) as readers:
-            texts = dict(zip(self._urls, readers.map(_read, self._urls.values()), strict=True))
+        urls = {each: _url(each) for address in self.addresses for each in _places(address)}
+        with ThreadPoolExecutor(len(urls)) as readers:
+            texts = dict(zip(urls, readers.map(_read, urls.values()), strict=True))
         self._silent = [address for address, text in texts.items() if text is None]
         if len(self._silent) == len(texts) and not self._seen:
-            raise _no_metrics(", ".join(self._urls.values()))
+            raise _no_metrics(", ".join(urls.values()))
         answered = {address: text for address, text in texts.items() if text is not None}
         self._seen.append(Page.parse(answered, time.monotonic()))
         while len(self._seen) > 2 and self._seen[-1].at_s - self._seen[1].at_s >= self._window_s:
@@ -102,6 +100,19 @@ def read_page(address: str) -> Page:
 def _no_metrics(where: str) -> Unavailable:
     return Unavailable(f"no metrics at {where}; give the host and the metrics port of a server, "
                        "such as localhost:8002")
+
+
+def _places(address: str) -> list[str]:
+    """The address, or those that the name in it has in the DNS now."""
+    if not address.startswith(DNS_PREFIX):
+        return [address]
+    host, _, port = address.removeprefix(DNS_PREFIX).rpartition(":")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:  # nobody is there, which is shown
+        return [f"{host}:{port}"]
+    return [f"[{where[0]}]:{port}" if ":" in str(where[0]) else f"{where[0]}:{port}"
+            for *_, where in found]
 
 
 def _url(address: str) -> str:

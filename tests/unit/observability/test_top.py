@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -184,6 +185,26 @@ def test_a_frame_may_be_a_picture(server, tmp_path):
     texts = {text.replace("\xa0", " ").strip()
              for text in ElementTree.parse(picture).getroot().itertext()}
     assert texts >= {f"tritonlm top {server.address}", "TritonlmErrors: generate"}
+
+
+def test_servers_behind_a_name_come_and_go(server, monkeypatch):
+    port = server.address.rpartition(":")[2]
+    found = iter((["127.0.0.9", "127.0.0.1"], ["127.0.0.1"]))
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: (
+        [(None, None, None, "", (each, int(port))) for each in next(found)]
+        if host == "triton" else real(host, *rest, **more)))
+    result = CliRunner().invoke(app, ["top", f"dns:triton:{port}", "--once",
+                                      "--interval-s", "0.2"])
+    assert result.exit_code == 0, result.output
+    assert f"generate 0 ({server.address})" in result.output
+    assert "127.0.0.9" not in result.output
+
+
+def test_a_name_that_nobody_has_is_no_server():
+    result = CliRunner().invoke(app, ["top", "dns:nobody.invalid:8002", "--once"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("tritonlm: no metrics at http://nobody.invalid:8002/metrics")
 
 
 def test_a_picture_is_of_one_frame(tmp_path):
