@@ -8,6 +8,7 @@ from types import TracebackType
 import msgspec
 
 from tritonlm.errors import ServingError, Unavailable, from_code
+from tritonlm.manager.keep_alive import keep_alive
 from tritonlm.manager.messages import MAX_LINE_BYTES, Answer, Call, ManagerStatus, Verb
 
 CONNECT_TIMEOUT_S = 2.0
@@ -108,6 +109,7 @@ class ManagerClient:
             except (OSError, asyncio.TimeoutError):
                 raise Unavailable(f"no model manager answers at {self._host}:{self._port}"
                                   ) from None
+            keep_alive(writer)
             self._writer = writer
             self._reading = asyncio.create_task(self._read(reader, writer))
             return writer

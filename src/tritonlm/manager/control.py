@@ -122,6 +122,8 @@ class ModelControl:
 def reason_of(text: str) -> str:
     """Why Triton could not do it, in one line, from what it answered."""
     found = re.search(r'"error":"(.*)"', text, re.DOTALL)
-    message = found[1].encode().decode("unicode_escape") if found else text
+    message = text
+    if found:  # escapes as in JSON, which it is not always
+        message = found[1].encode("latin-1", "backslashreplace").decode("unicode_escape")
     reason = REASON.search(message)
     return " ".join((reason[1] if reason else message).split())

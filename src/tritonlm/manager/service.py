@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.manager.keep_alive import keep_alive
 from tritonlm.manager.manager import Manager
 from tritonlm.manager.messages import MAX_LINE_BYTES, Answer, Call, ManagerStatus
 
@@ -23,6 +24,7 @@ async def listening(manager: Manager, host: str, port: int) -> AsyncIterator[int
     connections: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        keep_alive(writer)
         task = asyncio.create_task(_Connection(manager, writer).run(reader))
         connections.add(task)
         task.add_done_callback(connections.discard)

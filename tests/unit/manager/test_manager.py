@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from tritonlm.cli import app
 from tritonlm.errors import InvalidArgument, NotFound, Unavailable
+from tritonlm.manager import keep_alive
 from tritonlm.manager.catalogue import Entry
 from tritonlm.manager.client import ManagerClient
 from tritonlm.manager.control import reason_of
@@ -21,6 +23,8 @@ from tritonlm.manager.manager import Manager
 from tritonlm.manager.service import listening
 
 GIB = 2**30
+TCP_REPAIR = 19
+"""Linux's number of the option, which Python has no name for."""
 
 
 class FakeControl:
@@ -264,6 +268,22 @@ async def test_an_idle_model_goes_by_itself():
             await asyncio.sleep(0.02)
 
 
+async def test_who_vanishes_without_a_word_uses_nothing_any_more(monkeypatch):
+    monkeypatch.setattr(keep_alive, "IDLE_S", 1)
+    async with managed() as (client, _, _, port):
+        another = ManagerClient("localhost", port)
+        await another.lease("a")
+        connection = another._writer.get_extra_info("socket")
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)  # it closes in silence
+        except PermissionError:
+            pytest.skip("needs the capability to administer networks")
+        another._writer.transport.abort()
+        assert (await client.status()).models[0].num_leases == 1
+        while (await client.status()).models[0].num_leases:
+            await asyncio.sleep(0.05)
+
+
 async def test_what_is_no_call_is_answered_with_an_error():
     async with managed() as (_, _, _, port):
         reader, writer = await asyncio.open_connection("localhost", port)
@@ -331,5 +351,7 @@ def test_the_reason_of_a_failed_load_is_one_line():
     text = ("{\"error\":\"load failed for model 'a': version 1 is at UNAVAILABLE state: Internal: "
             "TritonModelException: max_model_len: 9 is not allowed; no\\n\\nAt:\\n  x(3)\\n;\\n\"}")
     assert reason_of(text) == "max_model_len: 9 is not allowed; no"
+    assert reason_of('{"error":"model: \'/größe/模型\' is not\\nallowed"}') == (
+        "model: '/größe/模型' is not allowed")
     assert reason_of('{"error":"failed to load \'x\', failed to poll"}') == (
         "failed to load 'x', failed to poll")
