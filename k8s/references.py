@@ -70,7 +70,7 @@ def _selected(each: Object, objects: list[Object]) -> Iterator[tuple[Object, lis
     kind, spec = each["kind"], each.get("spec", {})
     if kind == "Service":
         yield {"matchLabels": spec["selector"]}, [port["targetPort"] for port in spec["ports"]]
-    elif kind == "PodDisruptionBudget":
+    elif kind in {"Deployment", "PodDisruptionBudget"}:
         yield spec["selector"], []
     elif kind == "InferencePool":
         yield spec["selector"], [port["number"] for port in spec["targetPorts"]]

@@ -23,9 +23,9 @@ print(json.dumps([list(find_problems(each)) for each in json.load(sys.stdin)]))
 """
 
 
-def broken(kind, name, change):
-    """The objects of production with one changed; the changed one last."""
-    objects = copy.deepcopy(manifests.objects("production"))
+def broken(kind, name, change, overlay="production"):
+    """The objects of an overlay with one changed; the changed one last."""
+    objects = copy.deepcopy(manifests.objects(overlay))
     [one] = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     change(one["spec"])
     return [*(each for each in objects if each is not one), one]
@@ -45,6 +45,8 @@ def container(spec):
     ("Job", "fetch-weights", lambda spec: spec["template"]["spec"]["volumes"][0][
         "persistentVolumeClaim"].update(claimName="gone"),
      "there is no PersistentVolumeClaim gone"),
+    ("Deployment", "triton", lambda spec: spec["selector"]["matchLabels"].update(
+        {"app": "gone"}), "no pod is such"),
     ("Service", "triton", lambda spec: spec["selector"].update({"app": "gone"}), "no pod is such"),
     ("Service", "triton", lambda spec: spec["ports"][0].update(targetPort="gone"),
      "has the port gone"),
@@ -87,6 +89,12 @@ def test_fields_that_do_not_exist_and_values_of_another_type_are_found():
             fore="5m")),
         ("ServiceMonitor", "triton", lambda spec: spec["endpoints"][0].update(interval=15)),
         ("NetworkPolicy", "triton", lambda spec: spec.update(policyTypes="Ingress")),
+        ("ScaledObject", "triton", lambda spec: spec.update(minReplicas=0), "scale-to-zero"),
+        ("InferencePool", "triton", lambda spec: spec.pop("targetPorts"), "inference-pool"),
+        ("HTTPRoute", "gateway", lambda spec: spec["rules"][0]["matches"][0]["path"].update(
+            type="Prefix"), "gateway-api"),
+        ("LeaderWorkerSet", "triton", lambda spec: spec["leaderWorkerTemplate"].update(
+            restartPolicy="Always"), "leader-worker"),
     ]
     given = [broken(*defect)[-1] for defect in defects]
     found = json.loads(subprocess.run(
