@@ -70,6 +70,9 @@ def test_the_runbook_has_a_command_for_each_alert():
     sections = dict(re.findall(r"^## (Tritonlm\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(),
                                re.MULTILINE | re.DOTALL))
     assert list(sections) == [alert["alert"] for alert in ALERTS]
+    listed = re.findall(r"^\| `(Tritonlm\w+)`", RUNBOOK.with_name("observability.md").read_text(),
+                        re.MULTILINE)
+    assert listed == list(sections)
     for name, text in sections.items():
         [command] = re.findall(r"```sh\nkubectl (.*)\n```", text)
         words = shlex.split(command.partition(" -- ")[2])
