@@ -84,8 +84,8 @@ async def _outcome(
 
 
 def _code(error: str) -> str:
-    """The code that our errors begin with; Triton's own have none."""
-    code = re.match(r"([A-Z_]+): ", error)
+    """The code that our errors begin with, an ensemble's name before it; Triton's have none."""
+    code = re.match(r"(?:in ensemble '\w+', )?([A-Z_]+): ", error)
     return code[1].lower() if code else f"triton: {error}"
 
 
