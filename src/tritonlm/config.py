@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ VERSION_SETTINGS = "settings.json"
 DEMO_CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 DEVICES = ("auto", "cpu", "cuda")
 BOOLS = {"true": True, "false": False}
-STEP_TOKENS = {"cuda": 8192, "cpu": 2048}
+CPU_STEP_TOKENS = 2048
 KV_CACHE_DTYPES = ("auto", "fp8")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int4")
@@ -50,13 +50,13 @@ class ModelConfig:
     block_size: int = 16
     """Tokens in a block of the KV cache."""
     kv_cache_gib: float | None = None
-    """Size of the KV cache; unset, 85 % of the free device memory, and at most 1 GiB on a cpu."""
+    """Size of the KV cache; unset, 90 % of what a step leaves of a GPU, at most 1 GiB on a cpu."""
     kv_cache_dtype: str = "auto"
     """auto or fp8; auto is the model's own; fp8 (e4m3, no scales) holds twice as many tokens."""
     max_num_seqs: int = 256
     """Requests in one step of the engine."""
     max_num_batched_tokens: int | None = None
-    """Tokens in one step: longer prompts are cut; unset, 8192 on a GPU and 2048 on a cpu."""
+    """Tokens in one step: longer prompts are cut; unset, 2048; on a GPU, more for small models."""
     max_prefill_chunk: int = 1024
     """Tokens of one prompt in a step that it shares with other requests, which wait for it."""
     compile: bool = True
@@ -164,16 +164,10 @@ class ModelConfig:
         """Settings of the model whose `initialize` got `args`."""
         return cls.build(triton_parameters(args), os.environ)
 
-    def on_device(self, kind: str) -> ModelConfig:
-        """The settings with what depends on the device; `kind` is cpu or cuda."""
-        if self.max_num_batched_tokens is not None:
-            return self
-        return replace(self, max_num_batched_tokens=max(STEP_TOKENS[kind], self.max_num_seqs))
-
     @property
     def step_tokens(self) -> int:
-        """Tokens in one step."""
-        return self.max_num_batched_tokens or max(STEP_TOKENS["cpu"], self.max_num_seqs)
+        """Tokens in one step; unset, those of a cpu."""
+        return self.max_num_batched_tokens or max(CPU_STEP_TOKENS, self.max_num_seqs)
 
     def to_parameters(self) -> dict[str, str]:
         """The settings that differ from the defaults, as texts that `build` reads back."""

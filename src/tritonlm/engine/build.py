@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,7 @@ from tritonlm.engine.rotary import keep_rotations
 from tritonlm.engine.runner import Runner
 from tritonlm.engine.scheduler import Scheduler
 from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
+from tritonlm.engine.step_tokens import choose_step_tokens
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
 from tritonlm.engine.tensor_parallel.group import Group
 from tritonlm.errors import InvalidArgument
@@ -86,8 +87,10 @@ def build_device_side(
     All processes that share a model do this at the same time.
     """
     model = load(config, report)
-    config = config.on_device(model.device.type)
-    num_blocks = Group.of_process().least(choose_num_blocks(config, model), model.device)
+    group = Group.of_process()
+    step_tokens = group.least(choose_step_tokens(config, model), model.device)
+    config = replace(config, max_num_batched_tokens=step_tokens)
+    num_blocks = group.least(choose_num_blocks(config, model), model.device)
     num_slots = num_blocks * config.block_size
     max_model_len = min(model.max_model_len, num_slots)
     if config.max_model_len is not None and max_model_len < config.max_model_len:
@@ -95,7 +98,8 @@ def build_device_side(
                               f"the KV cache holds {num_slots} tokens; raise kv_cache_gib")
     cache_gib = num_slots * bytes_per_slot(model.layers, model.cache_dtype) / 2**30
     report(f"KV cache of {num_slots:,} tokens, {cache_gib:.2f} GiB, in {num_blocks:,} blocks; "
-           f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each")
+           f"up to {config.max_num_seqs} requests at once, {max_model_len:,} tokens each, "
+           f"{step_tokens:,} tokens a step")
     has_fast_path = config.compile and model.device.type == "cuda"
     depth = LAUNCHED_AHEAD if has_fast_path else 0
     table = RequestTable(config.max_num_seqs * (1 + depth), max_model_len, config.block_size,

@@ -6,8 +6,8 @@ import psutil
 import torch
 
 from tritonlm.config import ModelConfig
-from tritonlm.engine.attention.interface import use_attention
 from tritonlm.engine.cache import bytes_per_slot
+from tritonlm.engine.dry_run import step_bytes
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.errors import InvalidArgument
 
@@ -34,27 +34,6 @@ def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
                               f"{config.block_size} tokens takes {block_bytes / 2**30:.3g} GiB, "
                               f"and at least 2 blocks and {MIN_CACHED_TOKENS} tokens are needed")
     return num_blocks
-
-
-@torch.inference_mode()
-def step_bytes(model: LoadedModel, num_tokens: int, num_requests: int) -> int:
-    """GPU memory that a step takes for a moment, at most: one is run, without its attention."""
-    device = model.device
-    places = torch.arange(num_tokens, device=device)[None]
-    kept = {"logits_to_keep": num_requests} if model.can_choose_logits else {}
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    with use_attention(_pass_over):
-        model.module(input_ids=torch.zeros_like(places), position_ids=places % model.max_model_len,
-                     use_cache=False, **kept)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _pass_over(
-    layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    scale: float, window: int | None = None, softcap: float | None = None,
-) -> torch.Tensor:
-    return query.new_zeros(*query.shape[:2], value.shape[2])
 
 
 def _free_bytes(device: torch.device) -> int:
