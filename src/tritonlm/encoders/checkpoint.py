@@ -16,6 +16,8 @@ from tritonlm.errors import InvalidArgument, first_line
 POOLINGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last", "mean": "mean",
             "cls": "cls"}
 """By their names in sentence-transformers."""
+PATH_STARTS = ("/", ".", "~")
+"""Of what is no hub id."""
 MAX_LEN_WITHOUT_LIMIT = 8192
 UNKNOWN_MAX_LEN = 10**9
 """Tokenizers that know no limit have a number far beyond this."""
@@ -30,6 +32,8 @@ class Checkpoint:
 
     def __init__(self, settings: TaskConfig) -> None:
         self.settings = settings
+        if settings.model.startswith(PATH_STARTS) and not Path(settings.model).is_dir():
+            raise self.refused("there is no such folder")
         try:
             config = AutoConfig.from_pretrained(settings.model, revision=settings.revision)
         except (OSError, ValueError, KeyError) as error:

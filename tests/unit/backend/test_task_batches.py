@@ -134,7 +134,7 @@ def test_a_checkpoint_that_does_not_fit_fails_the_load_with_the_reason(tmp_path)
     save_embedder(tmp_path / "base")
     for model, name, reason in ((Embed(), "classifier", "embed needs a model without a head"),
                                 (Classify(), "base", "classify needs ...ForSequence"),
-                                (EmbedTokenize(), "nothing", "its config cannot be read")):
+                                (EmbedTokenize(), "nothing", "there is no such folder")):
         with pytest.raises(pb_utils.TritonModelException, match="model: .*" + reason):
             start(model, tmp_path / name)
 
