@@ -209,6 +209,29 @@ def test_a_batch_file_is_answered_as_the_sdk_is(url, tmp_path):
         assert got["usage"] == expected.usage.model_dump(exclude_none=True)
 
 
+def test_a_batch_file_may_ask_for_all_that_the_gateway_answers_once(url, tmp_path):
+    bodies = {"completions": {"model": "generate", "prompt": "A", "max_tokens": 2},
+              "chat/completions": {"model": "generate", "max_tokens": 3, "messages": [
+                  {"role": "user", "content": "Who?"}]},
+              "responses": {"model": "generate", "input": "Who?", "max_output_tokens": 4},
+              "embeddings": {"model": "embed", "input": "the cat"},
+              "rerank": {"model": "none", "query": "a", "documents": ["b"]},
+              "classify": {"model": "none", "input": "a"}}
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({
+        "custom_id": path, "method": "POST", "url": f"/v1/{path}",
+        "body": body | {"ignore_eos": True} if "max" in str(body) else body}) + "\n"
+        for path, body in bodies.items()))
+    done = subprocess.run([COMMAND, "batch", source, target, "--url", url], check=False,
+                          capture_output=True, text=True)
+    answers = {answer["custom_id"]: answer["response"] for answer in map(
+        json.loads, target.read_text().splitlines())}
+    assert {path: answer["status_code"] for path, answer in answers.items()} == {
+        path: 404 if body["model"] == "none" else 200 for path, body in bodies.items()}
+    num_read = answers["embeddings"]["body"]["usage"]["prompt_tokens"]
+    assert f"6 of 6 lines done, 2 failed now, {2 + 3 + 4 + num_read} tokens" in done.stderr
+
+
 def test_the_examples_of_the_document_run(server, url, tmp_path):
     text = (DOCS / "batches.md").read_text()
     examples = dict(re.findall(r"^```(python|sh)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))

@@ -19,7 +19,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     custom_id: str
     method: Literal["POST"]
-    url: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    url: Literal["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings",
+                 "/v1/rerank", "/v1/classify"]
     body: dict[str, Any]
 
     def __post_init__(self) -> None:

@@ -24,6 +24,8 @@ from tritonlm.batch_files.sender import Sender, Sending
 from tritonlm.errors import InvalidArgument
 
 INTERRUPTED = 130
+TOKEN_COUNTS = ("completion_tokens", "output_tokens", "prompt_tokens")
+"""Of a body's usage, the first that there is."""
 
 
 def batch(
@@ -104,4 +106,4 @@ def _num_tokens(answer: AnswerLine) -> int:
     usage = body.get("usage") if isinstance(body, dict) else None
     if not isinstance(usage, dict):
         return 0
-    return int(usage.get("completion_tokens", usage.get("prompt_tokens")) or 0)
+    return int(next((usage[name] for name in TOKEN_COUNTS if name in usage), 0) or 0)
