@@ -20,7 +20,7 @@ def run(
     plan: launcher.Launch, report: Callable[[str], None],
     on_ready: Callable[[TritonServer], None], on_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until the caller is interrupted; `on_ready` hears of each server that has come up.
+    """Serve until the caller is interrupted; `on_ready` makes each server ready that has come up.
 
     `on_stop` is called before the last one is told to stop. Raises `StartFailure` if the first
     one does not start, or none does any more.
@@ -30,8 +30,8 @@ def run(
         ready_s = time.monotonic()
         try:
             with launcher.launch(plan, report) as server:
-                ready_s, num_failures, has_served = time.monotonic(), 0, True
                 on_ready(server)
+                ready_s, num_failures, has_served = time.monotonic(), 0, True
                 _watch(server, report, on_stop)
         except ServerLost as lost:
             reason = lost.message

@@ -11,6 +11,10 @@ from tritonlm.errors import ServerLost, StartFailure
 from tritonlm.server import launcher, supervisor
 
 
+class NotReady(Exception):
+    """Of a server that comes up, and does not get as far as it should."""
+
+
 class Servers:
     """Each start comes to what the script says next."""
 
@@ -32,6 +36,8 @@ class Servers:
         raise self._error
 
     def announce(self, server):
+        if isinstance(self._error, NotReady):
+            raise StartFailure("a model does not load")
         self.num_ready += 1
 
 
@@ -63,6 +69,17 @@ def test_a_server_that_never_started_is_not_tried_again(run):
     servers, end = run(FAILED)
     assert end is FAILED
     assert servers.num_starts == 1
+
+
+def test_a_server_that_was_never_ready_is_not_tried_again(run):
+    servers, end = run(NotReady())
+    assert str(end) == "a model does not load"
+    assert servers.num_starts == 1
+
+
+def test_a_server_that_is_not_ready_again_is_tried_a_few_times(run):
+    servers, _ = run(LOST, *[NotReady()] * supervisor.MAX_FAILED_STARTS)
+    assert servers.num_starts == 1 + supervisor.MAX_FAILED_STARTS
 
 
 def test_a_server_that_started_once_may_fail_to_a_few_times(run):
