@@ -49,20 +49,26 @@ def main(
     echo_step_ms: Annotated[float | None, typer.Option(
         help="Start a server whose model repeats the prompt, in steps of so many milliseconds, "
              "with one front end: it measures all but the engine.")] = None,
+    stream_interval_ms: Annotated[float, typer.Option(
+        min=0, help="Of the server that is started: the setting of that name.")] = 0.0,
     json_file: Annotated[Path | None, typer.Option(
         "--json", help="Keep the results in this file.")] = None,
 ) -> None:
     """Measure a server."""
     if model not in MODELS:
         raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
+    if address and stream_interval_ms:
+        raise typer.BadParameter("--stream-interval-ms: a server that runs has its own")
     load = Load("localhost:0", model=model, num_input_tokens=prompt_tokens,
                 num_output_tokens=output_tokens, vocab_size=vocab_size, ignore_eos=True,
                 range_ratio=range_ratio)
     about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    results = Results(json_file, about | {"echo_step_ms": echo_step_ms})
+    results = Results(json_file, about | {
+        "echo_step_ms": echo_step_ms, "stream_interval_ms": stream_interval_ms})
     with contextlib.ExitStack() as stack:
         if not address:
-            address = stack.enter_context(_server(echo_step_ms, max(_numbers(concurrency))))
+            address = stack.enter_context(
+                _server(echo_step_ms, max(_numbers(concurrency)), stream_interval_ms))
         summaries = {}
         for number in _numbers(concurrency):
             turn = dataclasses.replace(
@@ -82,7 +88,9 @@ def _numbers(text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def _server(echo_step_ms: float | None, concurrency: int) -> Iterator[str]:
+def _server(
+    echo_step_ms: float | None, concurrency: int, stream_interval_ms: float
+) -> Iterator[str]:
     """The gRPC address of a server of the demo checkpoint, or of an echo."""
     # Imported here: a machine that only measures need not have what a server needs.
     from benchmarks.running import FREE_PORTS, running_server  # noqa: PLC0415
@@ -90,7 +98,8 @@ def _server(echo_step_ms: float | None, concurrency: int) -> Iterator[str]:
     settings = dataclasses.replace(FREE_PORTS, front_ends=2 if echo_step_ms is None else 1)
     sizes = {} if echo_step_ms is None else {
         "max_num_seqs": concurrency, "max_num_batched_tokens": 2048 + concurrency}
-    with running_server(echo_step_ms, settings, **sizes) as server:
+    with running_server(echo_step_ms, settings, stream_interval_ms=stream_interval_ms,
+                        **sizes) as server:
         yield server.grpc_url
 
 
