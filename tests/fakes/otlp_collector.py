@@ -1,8 +1,12 @@
-"""A collector of traces: takes OTLP over HTTP on a free port, and keeps what it gets."""
+"""A collector of traces: takes OTLP over HTTP on a free port, and keeps what it gets.
+
+`python -m tests.fakes.otlp_collector` prints it.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +84,18 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                            span.status.message)
 
 
+def _print_traces(collector: Collector) -> None:
+    """Each trace that has come, in milliseconds from its beginning."""
+    spans, collector.spans = sorted(collector.spans, key=lambda span: span.begin_ns), []
+    for trace_id in dict.fromkeys(span.trace_id for span in spans):
+        print(f"trace {trace_id}")
+        trace = [span for span in spans if span.trace_id == trace_id]
+        for span in trace:
+            begin_ms, end_ms = ((at_ns - trace[0].begin_ns) / 1e6
+                                for at_ns in (span.begin_ns, span.end_ns))
+            print(f"{begin_ms:9.1f} {end_ms:9.1f}  {span.service}: {span.name} {span.error}")
+
+
 def _attributes(pairs: Any) -> dict[str, Any]:
     return {pair.key: _value(pair.value) for pair in pairs}
 
@@ -89,3 +105,11 @@ def _value(value: Any) -> Any:
     if kind == "array_value":
         return [_value(item) for item in value.array_value.values]
     return getattr(value, kind)
+
+
+if __name__ == "__main__":
+    with running_collector() as its_collector:
+        print(f"OTEL_EXPORTER_OTLP_ENDPOINT={its_collector.url}", flush=True)
+        while True:
+            time.sleep(6)  # a process tells of its spans every five seconds
+            _print_traces(its_collector)
