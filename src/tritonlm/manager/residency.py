@@ -203,10 +203,11 @@ class Residency:
         if self._shortage(resident, pinned) <= 0:
             return
         beside = f" beside the pinned {', '.join(other.name for other in pinned)}" if pinned else ""
+        count = self._limits.max_models
         raise Unavailable(
             f"the model {resident.name} needs {_gib(resident.memory_bytes)}: there is no room for "
-            f"it{beside} in the budget of {_gib(self._limits.memory_bytes)} and "
-            f"{self._limits.max_models or 'any number of'} models")
+            f"it{beside} in the budget of {_gib(self._limits.memory_bytes)}"
+            + (f" and of {count} model{'s' * (count > 1)}" if count else ""))
 
     def _shortage(self, resident: Resident, beside: list[Resident]) -> float:
         """Bytes that are lacking for it beside those others; inf if their number is the reason."""
