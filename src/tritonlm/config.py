@@ -94,7 +94,7 @@ class ModelConfig:
     drain_timeout_s: float = 10.0
     """How long requests may go on when the server is told to stop."""
     unload_timeout_s: float = 600.0
-    """How long they may go on when the model, or their version of it, is unloaded."""
+    """How long requests may go on when their model, or version of it, is unloaded."""
     server_url: str | None = None
     """The server's own HTTP address, to see that it is told to stop; unset, nobody looks."""
     engines_of: str | None = None

@@ -33,11 +33,13 @@ def batch(
     answers: Annotated[Path, typer.Argument(
         metavar="OUT", help="Their answers; where it exists, its lines are not asked for again.")],
     url: Annotated[str, typer.Option(help="The gateway.")] = "http://localhost:9000",
-    api_key: Annotated[str, typer.Option(envvar="TRITONLM_API_KEY")] = "",
+    api_key: Annotated[str, typer.Option(
+        envvar="TRITONLM_API_KEY", help="A key of the gateway's, where it asks for one.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 64,
     retries: Annotated[int, typer.Option(
         min=0, help="Further attempts while the gateway is full or away.")] = 8,
-    timeout_s: Annotated[float, typer.Option(min=0.001, help="Of one attempt.")] = 600.0,
+    timeout_s: Annotated[float, typer.Option(
+        min=0.001, help="Seconds that an attempt may take.")] = 600.0,
 ) -> None:
     """Answer a file in OpenAI's batch format; after a crash the same command goes on.
 

@@ -42,14 +42,15 @@ def bench(
                              '"max_tokens" if it differs.')] = None,
     ignore_eos: Annotated[bool, typer.Option(
         "--ignore-eos", help="Answers are as long as --output-len says.")] = False,
-    temperature: Annotated[float, typer.Option()] = 0.0,
+    temperature: Annotated[float, typer.Option(help="Of all requests; 0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of prompts and times.")] = 0,
     num_warmups: Annotated[int, typer.Option(help="Requests before the measured ones.")] = 8,
     goodput: Annotated[list[str] | None, typer.Option(
         metavar="LIMITS", help='What makes a request good: "ttft:200 tpot:20 e2e:5000", ms.',
     )] = None,
     processes: Annotated[int, typer.Option(min=1, help="Client processes.")] = 1,
-    api_key: Annotated[str, typer.Option(envvar="TRITONLM_API_KEY")] = "",
+    api_key: Annotated[str, typer.Option(
+        envvar="TRITONLM_API_KEY", help="A key of the gateway's, where it asks for one.")] = "",
     json_file: Annotated[Path | None, typer.Option(
         "--json", metavar="FILE", help="Write the result there.")] = None,
     plot_file: Annotated[Path | None, typer.Option(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tritonlm.errors import Unavailable
+from tritonlm.errors import NotFound, Unavailable
 from tritonlm_client import Client
 
 
 @contextmanager
 def connect(url: str, model: str) -> Iterator[Client]:
-    """A client; where no server answers, the error says so and what to do."""
+    """A client; where no server answers, or none has the model, the error says what to do."""
     with Client(url, model) as client:
         try:
             yield client
+        except NotFound as error:
+            raise NotFound(f"{error.message}; `tritonlm models` lists those there are") from None
         except Unavailable:
             if client.is_live():
                 raise

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from tritonlm.commands.connection import connect
+from tritonlm.commands.connection import connect, no_server
 from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, Url
 from tritonlm.commands.top import read_page
 from tritonlm.errors import ServingError, Unavailable
@@ -33,14 +33,17 @@ def diagnose(
     metrics: Annotated[str, typer.Option(
         help="Host and metrics port of the server, for its memory; empty: leave that out.",
     )] = "localhost:8002",
-    requests: Annotated[int, typer.Option(help="How many.", min=1)] = 50,
-    concurrency: Annotated[int, typer.Option(help="At once.", min=1)] = 4,
+    requests: Annotated[int, typer.Option(help="Requests to send.", min=1)] = 50,
+    concurrency: Annotated[int, typer.Option(help="Requests at a time.", min=1)] = 4,
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "Once upon a time",
     max_tokens: Annotated[int, typer.Option(help="Output tokens of each.", min=1)] = 64,
     as_json: Json = False,
 ) -> None:
     """Send a sample of requests, and say where their time goes and whether memory grows."""
     with connect(url, model) as client:
+        if not client.is_live():
+            raise no_server(url)
+
         def ask() -> Sample | str:
             return _ask(client, prompt, max_tokens)
 

@@ -29,7 +29,7 @@ PIPED_COLUMNS = 160
 def top(
     pages: Annotated[list[str] | None, typer.Argument(
         help="Hosts and ports of metrics, of servers and gateways; dns:HOST:PORT for a server at "
-             "each address of a name. [default: localhost:8002]", show_default=False)] = None,
+             "each address of a name; without any, localhost:8002.", show_default=False)] = None,
     interval_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
     window_s: Annotated[float, typer.Option(
         help="Seconds that rates and latencies are of.", min=1.0)] = 10.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -43,6 +44,9 @@ def prepare(settings: GatewaySettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartFailure(f"port {settings.port} of {settings.host} is in use: choose another "
+                               "with --port, or stop what listens there") from None
         raise StartFailure(f"--port {settings.port} on --host {settings.host}: "
                            f"{error.strerror}") from None
 

@@ -107,8 +107,8 @@ class ManagerClient:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(
                     self._host, self._port, limit=MAX_LINE_BYTES), CONNECT_TIMEOUT_S)
             except (OSError, asyncio.TimeoutError):
-                raise Unavailable(f"no model manager answers at {self._host}:{self._port}"
-                                  ) from None
+                raise Unavailable(f"no model manager answers at {self._host}:{self._port}; "
+                                  "`tritonlm repo serve` starts one") from None
             keep_alive(writer)
             self._writer = writer
             self._reading = asyncio.create_task(self._read(reader, writer))

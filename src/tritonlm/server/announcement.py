@@ -16,7 +16,7 @@ MAX_TOKENS = 32
 
 def text(server: TritonServer, model: str, gateway_url: str | None = None) -> str:
     """The announcement of `server`, which serves `model`: several lines."""
-    gateway = f"\n  OpenAI   {gateway_url}/v1" if gateway_url else ""
+    gateway = f"\n  OpenAI   {gateway_url}/v1\n  chat     {gateway_url}/" if gateway_url else ""
     curl, python, command = (shlex.join(words) for words in commands(server))
     return f"""
 ready: {model}

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from rich.markup import escape
 
 
 def options_of(kind: type[Any], hidden: Collection[str] = ()) -> list[inspect.Parameter]:
@@ -17,7 +18,7 @@ def options_of(kind: type[Any], hidden: Collection[str] = ()) -> list[inspect.Pa
     texts, types = field_texts(kind), get_type_hints(kind)
 
     def option(name: str, default: Any) -> inspect.Parameter:
-        about = typer.Option(help=texts[name], show_envvar=False)
+        about = typer.Option(help=escape(texts[name]), show_envvar=False)
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default,
                                  annotation=Annotated[types[name], about])
 

@@ -133,12 +133,21 @@ def test_ctrl_c_ends_generate_and_the_request():
         assert triton.hung_up.get(timeout=WAIT_S) == triton.requests[0].id
 
 
-@pytest.mark.parametrize("command", [["generate", "Hi"], ["chat"], ["models"], ["health"]])
+@pytest.mark.parametrize("command", [["generate", "Hi"], ["chat"], ["models"], ["health"],
+                                     ["diagnose"]])
 def test_a_server_that_is_not_there_is_one_line(command):
     result = CliRunner().invoke(app, [*command, "--url", "localhost:9"])
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "tritonlm: no server answers at localhost:9; `make serve` starts one here"]
+
+
+def test_a_model_that_is_not_there_is_told_with_the_command_that_lists_them():
+    with serve(lambda *_: iter([failure("Request for unknown model: 'x' is not found")])) as triton:
+        result = run(triton, "generate", "Hi", "--model", "x")
+    assert result.exit_code == 1
+    assert result.stderr == ("tritonlm: Request for unknown model: 'x' is not found; "
+                             "`tritonlm models` lists those there are\n")
 
 
 def test_an_error_of_the_server_is_one_line():

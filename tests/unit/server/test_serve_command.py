@@ -46,6 +46,11 @@ def test_every_setting_is_an_option_with_a_text():
         assert is_option == (field.name not in SET_BY_LAUNCHER), field.name
 
 
+def test_the_name_of_an_extra_is_not_taken_for_markup():
+    help_text = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    assert "tritonlm[quantization]" in help_text
+
+
 def test_options_become_settings(run_serve):
     settings, config = run_serve("--http-port", "1234", "--front-ends", "3", "--device", "cpu",
                                  "--kv-cache-gib", "0.5", "--max-model-len", "64", "--verbose")
@@ -79,6 +84,15 @@ def test_a_port_in_use_is_one_line():
     assert code == 1
     assert stderr == (f"tritonlm: port {port} of 127.0.0.1 is in use: choose another with "
                       "--metrics-port, or stop what listens there\n")
+
+
+def test_a_port_of_the_gateway_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        result = CliRunner().invoke(app, ["gateway", "--port", str(port)])
+    assert result.exit_code == 1
+    assert result.stderr == (f"tritonlm: port {port} of 127.0.0.1 is in use: choose another with "
+                             "--port, or stop what listens there\n")
 
 
 def test_an_unknown_option_is_refused():
