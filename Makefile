@@ -24,10 +24,11 @@ help: ## This text
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "serve takes $(SERVE_SETTINGS) GATEWAY_PORT,"
-	@echo "and in ARGS any other option: make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
+	@echo "a port of 0 being any free one, and in ARGS any other option of tritonlm serve --help:"
+	@echo "make serve MODEL=gpt2 ARGS=\"--max-num-seqs 64\""
 	@echo "PYTHON is the interpreter to make the environment VENV with."
 
-serve: $(VENV)/.installed ## Install what is missing, serve MODEL until Ctrl-C
+serve: $(VENV)/.installed ## Install what is missing, serve MODEL (the demo unless set) until Ctrl-C
 	@exec $(BIN)/tritonlm serve --gateway-port $(gateway_port) $(serve_options) $(ARGS)
 
 test: $(VENV)/.installed-dev $(LITELLM) ## Run the tests, with PYTEST_ARGS
