@@ -93,7 +93,7 @@ def _ready_line(server: TritonServer, manager_url: str, gateway_url: str | None)
 def _announcement(
     server: TritonServer, store: ModelStore, manager_url: str, gateway_url: str | None
 ) -> str:
-    gateway = f"\n  OpenAI   {gateway_url}/v1" if gateway_url else ""
+    gateway = f"\n  OpenAI   {gateway_url}/v1\n  chat     {gateway_url}/" if gateway_url else ""
     return f"""
 ready: {', '.join(store.names())}
   HTTP     {server.http_url}
