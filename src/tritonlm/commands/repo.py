@@ -33,7 +33,8 @@ repo = typer.Typer(no_args_is_help=True, help="Models that one server loads as t
 def add(**values: Any) -> None:
     """Add a model, or with --version a further version of one, if it can run on this machine.
 
-    Settings are those of its task; unset, they have their defaults.
+    Settings are those of its task; unset, they have their defaults:
+    tritonlm repo add poet --from /path/to/checkpoint --max-model-len 2048
     """
     name, task, version = values["name"], values["task"], values["version"]
     store = ModelStore(values["repository"].expanduser())
