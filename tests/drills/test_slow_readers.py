@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 import psutil
 import pytest
+from tests.drills.load import counted, settled
 from tests.drills.waiting import until
 from tests.metrics import total
 from tritonclient.grpc import service_pb2_grpc
@@ -100,12 +101,11 @@ async def test_those_who_read_are_not_slowed_by_those_who_do_not(server, slow_re
 async def test_what_is_not_read_takes_bounded_memory_once(server, slow_readers):
     process, sizes = psutil.Process(server.pid), []
     for _ in range(2):
-        before = total(server.metrics_url, "tritonlm_requests_total")
+        before = (await settled(server.metrics_url)).total()
         sizes.append(process.memory_info().rss)
         async with slow_readers(server):
-            await until(lambda before=before: total(
-                server.metrics_url, "tritonlm_requests_total") == before + NUM_SLOW,
-                "a slow reader holds up its request")
+            await until(lambda before=before: counted(server.metrics_url).total()
+                        == before + NUM_SLOW, "a slow reader holds up its request")
             sizes.append(process.memory_info().rss)
     first, full, _, again = sizes
     assert full - first < NUM_SLOW * NUM_TOKENS * MAX_BYTES_PER_TOKEN
