@@ -21,6 +21,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine.attention.interface import ATTENTION_NAME, UnsupportedAttention, use_attention
 from tritonlm.engine.cache import CACHE_DTYPES, LayerShape
 from tritonlm.engine.device import choose_device
+from tritonlm.engine.rotary import pin_rotations
 from tritonlm.engine.tensor_parallel.group import Group
 from tritonlm.engine.tensor_parallel.sharding import CannotShard, shard
 from tritonlm.errors import InvalidArgument, first_line
@@ -104,6 +105,8 @@ def adopt_module(
     num_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
     report(f"loaded {type(module).__name__}, {module.num_parameters() / 1e6:,.1f} M parameters, "
            f"{num_bytes / 2**30:.2f} GiB as {str(module.dtype).removeprefix('torch.')} on {device}")
+    max_model_len = _max_model_len(config, module)
+    pin_rotations(module, max_model_len)
     samples = tuple(_sample(config.model, module, length) for length in (7, 4))
     return LoadedModel(
         module=module,
@@ -111,7 +114,7 @@ def adopt_module(
         device=device,
         dtype=module.dtype,
         cache_dtype=_cache_dtype(config, module),
-        max_model_len=_max_model_len(config, module),
+        max_model_len=max_model_len,
         vocab_size=module.get_input_embeddings().num_embeddings,
         eos_ids=_eos_ids(module),
         samples=samples,

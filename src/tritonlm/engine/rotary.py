@@ -1,4 +1,4 @@
-"""Rotary embeddings are computed once a step.
+"""Rotary embeddings depend on positions alone, and are computed once a step.
 
 A compiler takes sines and cosines for cheap, and computes them again in every layer that uses them.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 
 @torch.library.custom_op("tritonlm::keep", mutates_args=())
@@ -20,6 +21,32 @@ def keep(values: torch.Tensor) -> torch.Tensor:
 @keep.register_fake
 def _(values: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(values)
+
+
+def pin_rotations(module: nn.Module, max_model_len: int) -> None:
+    """Let no rotary embedding in `module` change with the lengths of the requests in a step.
+
+    transformers takes LongRoPE's short or long factors by the largest position of a whole batch;
+    here all take those of `max_model_len`, which is at most the checkpoint's own limit. Up to that
+    limit a dynamic embedding is a plain one.
+    """
+    for part in module.modules():
+        kinds = getattr(part, "rope_type", None)
+        if isinstance(kinds, dict):
+            for layer_type, kind in kinds.items():
+                kinds[layer_type] = _pin(part, kind, max_model_len, layer_type)
+        elif isinstance(kinds, str):
+            part.rope_type = _pin(part, kinds, max_model_len)
+
+
+def _pin(part: Any, kind: str, max_model_len: int, layer_type: str | None = None) -> str:
+    """Pin the frequencies of `layer_type` in `part`; the kind it is from now on."""
+    if kind == "longrope":
+        old = part.get_buffer(f"{layer_type}_inv_freq" if layer_type else "inv_freq")
+        new, _ = ROPE_INIT_FUNCTIONS[kind](part.config, old.device, seq_len=max_model_len,
+                                           layer_type=layer_type)
+        old.copy_(new)
+    return "default" if kind in ("longrope", "dynamic") else kind
 
 
 def keep_rotations(module: nn.Module) -> int:
