@@ -75,7 +75,7 @@ def test_a_dynamic_rotation_is_one_graph_without_a_branch_on_data():
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, rope_parameters=rope)).eval()
     model.requires_grad_(False)
-    tokens = torch.arange(SIZES["max_position_embeddings"])[None]
+    tokens = torch.arange(SIZES["max_position_embeddings"])[None] % SIZES["vocab_size"]
     expected = model(tokens).logits
     pin_rotations(model, tokens.shape[1])
     compiled = torch.compile(model, backend="eager", fullgraph=True)
