@@ -30,6 +30,7 @@ def pin_rotations(module: nn.Module, max_model_len: int) -> None:
     here all take those of `max_model_len`, which is at most the checkpoint's own limit. Up to that
     limit a dynamic embedding is a plain one.
     """
+    part: Any
     for part in module.modules():
         kinds = getattr(part, "rope_type", None)
         if isinstance(kinds, dict):
