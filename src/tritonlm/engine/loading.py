@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -29,6 +30,7 @@ from tritonlm.errors import InvalidArgument, first_line
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
 """Length of models whose checkpoint names none."""
+LAYER_TYPES = ("full_attention", "sliding_attention")
 MIN_FP8_CAPABILITY = (8, 9)
 
 
@@ -63,10 +65,11 @@ class LoadedModel:
 
 
 class _Probe:
-    """Stands in for paged attention once, to see the shape of every layer."""
+    """Stands in for paged attention once, to see the shape and the window of every layer."""
 
     def __init__(self) -> None:
         self.layers: dict[int, LayerShape] = {}
+        self._windows: dict[int, int | None] = {}
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -75,7 +78,23 @@ class _Probe:
         if layer in self.layers:
             raise UnsupportedAttention(f"layer {layer} attends more than once")
         self.layers[layer] = LayerShape(key.shape[1], key.shape[2], value.shape[2])
+        self._windows[layer] = window
         return query.new_zeros(*query.shape[:2], value.shape[2])
+
+    def check(self, config: PreTrainedConfig) -> None:
+        """Raise `UnsupportedAttention` unless all layers were seen to attend as `config` says."""
+        if sorted(self.layers) != list(range(config.num_hidden_layers)):
+            raise UnsupportedAttention(
+                f"{len(self.layers)} of its {config.num_hidden_layers} layers use it")
+        # A sample is shorter than a window: its logits cannot show that one is missing.
+        for layer, layer_type in enumerate(getattr(config, "layer_types", None) or ()):
+            if layer_type not in LAYER_TYPES:
+                raise UnsupportedAttention(f"layer {layer} is of {layer_type}; "
+                                           f"allowed: {', '.join(LAYER_TYPES)}")
+            expected = config.sliding_window if layer_type == "sliding_attention" else None
+            if self._windows[layer] != expected:
+                raise UnsupportedAttention(f"layer {layer}, of {layer_type}, asks for a window of "
+                                           f"{self._windows[layer]}, not {expected}")
 
 
 def load_model(config: ModelConfig, report: Callable[[str], None]) -> LoadedModel:
@@ -172,13 +191,10 @@ def _probe_layers(
         with use_attention(probe), torch.inference_mode():
             tokens = torch.zeros(1, 3, dtype=torch.long, device=device)
             module(input_ids=tokens, position_ids=tokens, use_cache=False)
+        probe.check(module.config.get_text_config())
     except Exception as error:
         raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
                                              f"{first_line(error)}") from error
-    num_layers = module.config.get_text_config().num_hidden_layers
-    if sorted(probe.layers) != list(range(num_layers)):
-        raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
-                              f"{len(probe.layers)} of its {num_layers} layers use it")
     return probe.layers
 
 

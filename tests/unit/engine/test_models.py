@@ -21,7 +21,11 @@ SERVED = {
     "Llama with scaled rope": {"rope_parameters": {
         "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
-    "Qwen2": {}, "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
+    "Qwen2": {}, "Qwen2 with a sliding window": {
+        "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1},
+    "Qwen2Moe": {"num_experts": 4, "moe_intermediate_size": 32,
+                 "shared_expert_intermediate_size": 32},
+    "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
     "Phi3": {}, "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
     "Gemma3Text": {"head_dim": 16, "sliding_window": 12,
                    "layer_types": ["sliding_attention", "full_attention"]},
@@ -32,6 +36,16 @@ SERVED = {
     "GPT2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
     "OPT": {"ffn_dim": 96, "word_embed_proj_dim": 64}, "GPTBigCode": {
         "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
+}
+LOCAL = {
+    "Llama4Text": ({"attention_chunk_size": 16, "head_dim": 16, "intermediate_size_mlp": 96,
+                    "num_local_experts": 2,
+                    "layer_types": ["full_attention", "chunked_attention"]},
+                   "layer 1 is of chunked_attention; allowed: full_attention, sliding_attention"),
+    "Qwen2Moe with a sliding window": (
+        {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1,
+         "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+        "layer 0, of sliding_attention, asks for a window of None, not 16"),
 }
 REFUSED = {"Bloom": {}, "Falcon": {}, "Mamba": {}, "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2,
                                                             "rotary_dim": 16}}
@@ -68,7 +82,17 @@ def test_family_without_a_replaceable_attention_is_refused_by_name(family, tmp_p
         build_engine(settings(folder), print)
 
 
-@pytest.mark.parametrize(("heading", "families"), [("Tested", SERVED), ("Refused", REFUSED)])
+@pytest.mark.parametrize("family", LOCAL)
+def test_another_kind_of_local_attention_is_refused_by_its_layer(family, tmp_path):
+    options, reason = LOCAL[family]
+    folder = checkpoint(tmp_path, family, options)
+    kind = family.split()[0].removesuffix("Text")
+    with pytest.raises(InvalidArgument, match=f"{kind}.* cannot take a paged attention: {reason}"):
+        build_engine(settings(folder), print)
+
+
+@pytest.mark.parametrize(("heading", "families"),
+                         [("Tested", SERVED), ("Refused", REFUSED | LOCAL)])
 def test_the_documented_families_are_those_tested_here(heading, families):
     section = TABLES.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)
