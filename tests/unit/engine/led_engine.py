@@ -16,8 +16,8 @@ from tritonlm.config import ModelConfig
 from tritonlm.engine.tensor_parallel.leader import build_with_followers
 
 torch.set_num_threads(1)
-config = ModelConfig(sys.argv[1], device="cpu", tensor_parallel=2, max_num_seqs=8,
-                     max_num_batched_tokens=16, kv_cache_gib=0.01, **json.loads(sys.argv[2]))
+config = ModelConfig(sys.argv[1], device="cpu", max_num_seqs=8, max_num_batched_tokens=16,
+                     kv_cache_gib=0.01, **json.loads(sys.argv[2]))
 engine = build_with_followers(config, lambda line: None, place=0).engine
 print("built", flush=True)
 for line in sys.stdin:

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from drive import run_all, submit
 from small_engine import engine_of
-from tests.checkpoints import save_random_model
+from tests.checkpoints import SIZES, save_random_model
 from tests.drills.processes import has_ended
 from tests.drills.waiting import LIMIT_S, until
+from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
@@ -52,7 +53,7 @@ def alone(checkpoint):
 @contextmanager
 def led_engine(checkpoint, **settings):
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, checkpoint, json.dumps(settings)],
+        [sys.executable, SCRIPT, checkpoint, json.dumps({"tensor_parallel": 2} | settings)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[3])})
     try:
@@ -112,6 +113,16 @@ async def test_two_machines_say_what_one_says_and_neither_outlives_the_other(
         assert "follower 1 has ended" in said
         if ends_first == "follower":
             assert leader.wait(LIMIT_S) == OUT_OF_STEP
+
+
+def test_three_parts_find_each_other(tmp_path):
+    sizes = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 48}
+    save_random_model(tmp_path, LlamaConfig(**SIZES | sizes))
+    request = submit(0, **REQUESTS[0])
+    expected = run_all(engine_of(tmp_path, device="cpu"), {0: [request]}).token_ids[0]
+    with led_engine(tmp_path, tensor_parallel=3) as leader:
+        wait_until_built(leader)
+        assert ask(leader, REQUESTS[:1])[0]["0"] == expected
 
 
 def test_a_batch_arrives_as_it_was_sent():

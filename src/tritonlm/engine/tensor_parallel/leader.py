@@ -52,6 +52,7 @@ class Leader:
         self._store, address = open_store(config)
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # a batch that is dropped would be a step missed
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each follower's subscription is heard of
         host = address.rpartition(":")[0]
         port: int = self._socket.bind_to_random_port(
             f"tcp://{HERE if config.tensor_parallel_nodes == 1 else '*'}")
