@@ -28,7 +28,7 @@ from tritonlm.engine.engine import News
 from tritonlm.engine.heartbeat import Heartbeat
 from tritonlm.engine.resources import ResourceWatch
 from tritonlm.engine.tensor_parallel.leader import build_with_followers
-from tritonlm.errors import ServingError, first_line
+from tritonlm.errors import EngineFailure, ServingError, first_line
 from tritonlm.logs import configure, fields
 from tritonlm.parent import end_with_parent
 
@@ -87,7 +87,7 @@ class Worker:
         is_at_work = self._engine.is_under_way or self._engine.is_compiling
         if not is_busy or all_news or is_at_work:
             self._heartbeat.beat()
-        if any(news.failure for news in all_news):
+        if any(news.failure and news.failure_code == EngineFailure.code for news in all_news):
             _end_with_device()
         for news in all_news:
             self._publish(news)
@@ -108,8 +108,10 @@ class Worker:
                 owner = self._num_owners
                 self._num_owners += 1
                 self._owners[identity], self._identities[owner] = owner, identity
+            owner = self._owners[identity]
             for message in messages.decode_to_engine(payload):
-                self._handle(self._owners[identity], message)
+                if owner in self._identities:  # the answer to the one before may have shown it gone
+                    self._handle(owner, message)
 
     def _handle(self, owner: int, message: messages.ToEngine) -> None:
         if isinstance(message, messages.Submit):

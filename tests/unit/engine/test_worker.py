@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 import zmq
@@ -59,6 +61,23 @@ def hear(front_end, kind):
         if isinstance(message, kind):
             return message
     raise AssertionError(f"no {kind}")
+
+
+def test_a_front_end_that_went_with_much_to_say_leaves_the_engine_to_others(
+    serving, front_end, endpoint
+):
+    gone = zmq.Context.instance().socket(zmq.DEALER)
+    gone.connect(endpoint.address)
+    refused_at_once = messages.encode([submit(key, [], 4) for key in range(3)])
+    for _ in range(3):
+        gone.send(refused_at_once)
+    assert serving._socket.poll(5000)
+    gone.close(linger=1000)
+    time.sleep(0.3)  # the engine's socket has seen it go
+    for _ in range(3):
+        serving._receive()
+    tell(serving, front_end, messages.Hello())
+    assert hear(front_end, messages.Ready) == LIMITS
 
 
 def test_a_request_without_room_is_refused_with_a_hint(serving, front_end):
