@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from tritonlm.config import ModelConfig
 from tritonlm.container import num_usable_cores
@@ -20,6 +22,14 @@ def choose_device(name: str) -> torch.device:
                                               "auto, cpu")
     is_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if is_cuda else "cpu")
+
+
+def put(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """`values` on the device, for which the host does not wait."""
+    tensor = torch.from_numpy(values)
+    # From other memory a copy waits for all that the device has to do before it.
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def take_share(config: ModelConfig, place: int) -> None:

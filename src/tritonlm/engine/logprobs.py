@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.device import put
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
@@ -20,7 +21,7 @@ def prompt_logprobs(logits: torch.Tensor, batch: Batch, table: RequestTable) -> 
     """Of the tokens that follow `batch.asked`, n > 0; there the model says `logits`, [n, V]."""
     rows = np.repeat(batch.rows, batch.num_new)[batch.asked]
     positions = batch.positions[batch.asked] + 1
-    token_ids = torch.from_numpy(table.token_ids[rows, positions]).to(logits.device)
+    token_ids = put(table.token_ids[rows, positions], logits.device)
     count = int(table.sampling.num_prompt_logprobs[rows].max())
     return TokenLogprobs(rows, positions, *_measure(logits, token_ids, count))
 
@@ -33,7 +34,7 @@ def output_logprobs(
     asked = np.flatnonzero(table.sampling.num_logprobs[rows] >= 0)
     if not asked.size:
         return None
-    index = torch.from_numpy(asked).to(logits.device)
+    index = put(asked, logits.device)
     count = int(table.sampling.num_logprobs[rows].max())
     return TokenLogprobs(rows[asked], batch.context_lens[batch.sampled][asked],
                          *_measure(logits[index], token_ids[index], count))

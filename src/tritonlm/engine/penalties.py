@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Int32
+from tritonlm.engine.device import put
 from tritonlm.engine.grammar import WORD_BITS, Grammar
 from tritonlm.engine.sampling_columns import NOTHING
 from tritonlm.engine.table import RequestTable
@@ -45,7 +46,10 @@ def _add_bias(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
     if places.size:
         biased = rows[places]
         width = columns.num_biased[biased].max()
-        _add(logits, places, columns.biased_ids[biased, :width], columns.biases[biased, :width])
+        ids, biases = columns.biased_ids[biased, :width], columns.biases[biased, :width]
+        # A tokenizer may know ids that the model cannot write.
+        is_token = ids < logits.shape[1]
+        _add(logits, places, np.where(is_token, ids, 0), np.where(is_token, biases, np.float32(0)))
 
 
 def _ban_early_stops(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
@@ -75,9 +79,9 @@ def _ban_words(
     recent[:, -1] = newest[_to(logits, places)]
     beginnings, last = banned[:, :, :-1], banned[:, :, -1]
     is_begun = ((beginnings == NOTHING) | (beginnings == recent[:, None])).all(2)
-    is_banned = is_begun & (last != NOTHING)
+    is_banned = is_begun & (last != NOTHING) & (last < logits.shape[1])
     ban = torch.zeros_like(last, dtype=logits.dtype).masked_fill(is_banned, -torch.inf)
-    index = (_to(logits, places)[:, None], last.long().clamp(min=0))
+    index = (_to(logits, places)[:, None], last.long().clamp(0, logits.shape[1] - 1))
     logits.index_put_(index, ban, accumulate=True)
 
 
@@ -144,7 +148,4 @@ def _add(
 
 
 def _to(logits: torch.Tensor, values: NDArray[Any]) -> torch.Tensor:
-    tensor = torch.from_numpy(values)
-    # From other memory a copy waits for all that the device has to do before it.
-    tensor = tensor.pin_memory() if logits.is_cuda else tensor
-    return tensor.to(logits.device, non_blocking=True)
+    return put(values, logits.device)

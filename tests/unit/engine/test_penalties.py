@@ -162,3 +162,9 @@ def test_ids_that_the_model_can_read_but_not_write_are_passed_over():
                    stop_token_ids=(2**31 - 1,))
     added = rows.adjust(torch.ones(1, VOCAB_SIZE), [row])[0] - 1
     assert (added == 0).logical_not().nonzero().flatten().tolist() == [3, 5, 6]
+
+
+@pytest.mark.parametrize("options", [
+    {"banned": ((VOCAB_SIZE,), (7, VOCAB_SIZE + 1))}, {"logit_bias": ((VOCAB_SIZE + 5, 1.0),)}])
+def test_ids_that_only_the_tokenizer_knows_change_nothing(options):
+    assert not one_row([6], [7], **options).any()
