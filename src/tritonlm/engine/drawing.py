@@ -24,6 +24,8 @@ KEY_BITS = {torch.bfloat16: 16, torch.float16: 20, torch.float32: 32}
 MOST_IDS = 8192
 """Logits that a program works on at once."""
 IDS_PER_WARP = 512
+LEAST_TEMPERATURE = tl.constexpr(1e-30)
+"""The quotient by a lower one would be infinite."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNSIGNED_64 = 2**64
 GAMMA = tl.constexpr(GOLDEN_GAMMA % UNSIGNED_64)
@@ -73,7 +75,7 @@ def _draw(
     temperature = _load_float(words_ptr)
     top, token = _find_top(logits_ptr, vocab_size, IDS)
     if temperature > 0:
-        unit = LOG2_E / temperature
+        unit = LOG2_E / tl.maximum(temperature, LEAST_TEMPERATURE)
         top_p, min_p, top_k = (_load_float(words_ptr + 1), _load_float(words_ptr + 2),
                                tl.load(words_ptr + 3))
         mass = _kept_mass(logits_ptr, vocab_size, top, unit, top_k, top_p, min_p, BITS, IDS)

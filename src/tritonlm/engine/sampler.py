@@ -66,7 +66,8 @@ def sample(logits: torch.Tensor, options: SamplingRows) -> torch.Tensor:
     greedy = logits.argmax(dim=-1)
     is_greedy = options.temperature == 0
     temperature = torch.where(is_greedy, 1.0, options.temperature)
-    ordered, token_ids = (logits / temperature[:, None]).sort(dim=-1, descending=True, stable=True)
+    below = logits - logits.amax(dim=-1, keepdim=True)  # no temperature makes its top infinite
+    ordered, token_ids = (below / temperature[:, None]).sort(dim=-1, descending=True, stable=True)
     probs = _kept(ordered, options)
     mass = probs.cumsum(dim=-1)
     target = uniform(options.seed, options.position) * mass[:, -1]

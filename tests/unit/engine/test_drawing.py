@@ -73,6 +73,13 @@ def test_it_draws_what_the_sampler_draws(dtype, vocab_size, monkeypatch):
     assert torch.equal(drawn(logits, rows), sample(logits.float(), rows))
 
 
+def test_the_lowest_temperatures_take_the_likeliest_token():
+    rows = random_rows(3)
+    rows.temperature[:] = torch.tensor([1e-3, 1e-38, 1e-45])
+    logits = torch.randn(3, 60, generator=torch.Generator().manual_seed(4)) * 9
+    assert torch.equal(drawn(logits, rows), logits.argmax(dim=1))
+
+
 def test_infinite_logits_are_never_drawn():
     rows = random_rows(NUM_ROWS)
     logits = torch.full((NUM_ROWS, 60), -torch.inf)

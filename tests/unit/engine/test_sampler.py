@@ -83,6 +83,12 @@ def test_greedy_and_sampling_rows_share_a_batch():
     assert tokens[1::2].unique().numel() > 1
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-45])
+def test_the_lowest_temperatures_take_the_likeliest_token(temperature):
+    logits = torch.tensor([[1.0, 5.0, 9.0, 30.0, -torch.inf]])
+    assert sample(logits, rows(1, temperature=temperature)).item() == 3
+
+
 def test_seeds_give_different_uniform_numbers():
     seeds = torch.arange(100)[:, None].expand(-1, 1000)
     numbers = uniform(seeds, torch.arange(1000).expand(100, -1)).flatten().numpy()
