@@ -13,6 +13,8 @@ from typing import Any, cast
 import torch
 import transformers
 
+from tritonlm.engine.tensor_parallel.group import Group
+
 VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 FORWARD = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 ENGINE_FOLDER = Path(__file__).parent
@@ -81,7 +83,9 @@ class CompiledSteps:
         made = compiled.aot_compile((arguments, {}))
         made.disable_guard_check()
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.save_compiled_function(str(path), {"module": self._module})
+        draft = path.with_suffix(f".{os.getpid()}")
+        made.save_compiled_function(str(draft), {"module": self._module})
+        draft.replace(path)  # whoever reads it now sees it whole
         return cast(FORWARD, made)
 
 
@@ -101,15 +105,24 @@ def fingerprint(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def _kind_of(device: torch.device) -> str:
+    """The same for all GPUs of a kind."""
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    return repr((properties.name, properties.major, properties.minor,
+                 properties.multi_processor_count, properties.total_memory))
+
+
 def _facts(module: torch.nn.Module) -> Iterator[str]:
+    yield str(Group.of_process())  # the rank is a part of the code
     yield from (sys.version, torch.__version__, transformers.__version__)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         yield f"{name} {tuple(tensor.shape)} {tuple(tensor.stride())} {tensor.dtype}"
     devices = {parameter.device for parameter in module.parameters()}
     for device in sorted(devices, key=str):
         yield str(device)
-        yield (str(torch.cuda.get_device_properties(device)) if device.type == "cuda"
-               else str(device))
+        yield _kind_of(device)
     yield str(getattr(module, "config", None))
     classes = {type(part) for part in module.modules()}
     files = {inspect.getfile(kind) for kind in classes if kind.__module__ != "builtins"}

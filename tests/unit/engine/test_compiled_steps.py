@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tritonlm.engine.compiled import CompiledSteps, fingerprint
+from tritonlm.engine.tensor_parallel.group import Group
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles for a CPU by g++")
 
@@ -93,6 +94,14 @@ def test_what_cannot_be_kept_is_compiled_all_the_same(tmp_path, arguments):
                  model)
     assert "cannot be kept" in said[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_each_part_of_a_shared_model_has_code_of_its_own(monkeypatch):
+    model, prints = Model(), set()
+    for rank in range(2):
+        monkeypatch.setattr(Group, "of_process", lambda rank=rank: Group(rank, 2))
+        prints.add(fingerprint(model))
+    assert len(prints) == 2
 
 
 def test_other_shapes_types_and_layers_are_other_code():
