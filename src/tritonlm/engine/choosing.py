@@ -24,17 +24,17 @@ class Chosen:
 
 
 def choose(
-    logits: torch.Tensor, batch: Batch, table: RequestTable, newest: torch.Tensor
+    asked: torch.Tensor, logits: torch.Tensor, batch: Batch, table: RequestTable,
+    newest: torch.Tensor,
 ) -> Chosen:
     """Draw a token for each of `batch.sampled`.
 
-    `logits`, float32 [n + m, V], are those after the n tokens `batch.asked`, and then those after
-    the last token of each of `batch.sampled`; these tokens are `newest`, int64 [m].
+    `logits`, float32 [m, V], are those after the last token of each, which are `newest`,
+    int64 [m]; `asked`, [n, V] in any precision, those after the n tokens `batch.asked`.
     """
-    logprobs, num_asked = [], batch.asked.size
-    if num_asked:
-        logprobs.append(prompt_logprobs(logits[:num_asked], batch, table))
-    logits, rows = logits[num_asked:], batch.rows[batch.sampled]
+    logprobs, rows = [], batch.rows[batch.sampled]
+    if batch.asked.size:
+        logprobs.append(prompt_logprobs(asked, batch, table))
     if not rows.size:
         return Chosen(newest, logprobs)
     scores = logits

@@ -17,6 +17,7 @@ from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.cache import KVCache
 from tritonlm.engine.choosing import choose
 from tritonlm.engine.compiled import CompiledSteps
+from tritonlm.engine.device import put
 from tritonlm.engine.drawing import draw
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.step_inputs import StepBuffer, StepInputs
@@ -27,6 +28,8 @@ from tritonlm.engine.token_logprobs import TokenLogprobs
 SMALL_GRAPHS = (1, 2, 4, 8)
 GRAPH_STEP = 16
 """Between the batch sizes of larger graphs."""
+MIN_STEP_TOKENS = 8
+"""What a model is checked with must fit into a step."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class CudaRunner:
         self._graphs: list[_Graph] = []
         self._group = Group.of_process()
         # A batch of more requests or of one token would be compiled for that number alone.
-        self._mixed = self._make_buffer(max(config.step_tokens, 2),
+        self._mixed = self._make_buffer(max(config.step_tokens, MIN_STEP_TOKENS),
                                         max(self._max_requests, 2))
 
     def compile(
@@ -117,8 +120,7 @@ class CudaRunner:
 
     def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
         """Capture a graph for each of a range of batch sizes, the largest first."""
-        sizes = [size for size in (*SMALL_GRAPHS, *range(16, self._max_requests + 1, GRAPH_STEP))
-                 if size <= self._max_requests]
+        sizes = _graph_sizes(self._max_requests)
         pool = torch.cuda.graph_pool_handle()
         with torch.inference_mode():
             for size in progress(sizes[::-1]):
@@ -137,16 +139,15 @@ class CudaRunner:
         rows = batch.rows[batch.sampled]
         others = np.flatnonzero(~self._table.sampling.is_drawable[rows])
         drawn = computed.drawn[: rows.size]
-        if not others.size and not num_asked:
+        if self._group.rank or not (others.size or num_asked):  # the leader alone chooses
             return self._read_back(drawn, ())
         # What the kernel cannot draw is chosen here, beside the graph.
         rest = replace(batch, sampled=batch.sampled[others])
-        wanted = np.concatenate((np.arange(num_asked), num_asked + others))
-        newest = computed.token_ids[self._to_device(rest.last_places)]
-        logits = computed.logits[self._to_device(wanted)].float()
-        chosen = choose(logits, rest, self._table, newest)
-        drawn[self._to_device(others)] = chosen.token_ids.int()
-        self._last_token[self._to_device(rows[others]).long()] = chosen.token_ids.int()
+        newest = computed.token_ids[self._put(rest.last_places)]
+        logits = computed.logits[self._put(num_asked + others)].float()
+        chosen = choose(computed.logits[:num_asked], logits, rest, self._table, newest)
+        drawn[self._put(others)] = chosen.token_ids.int()
+        self._last_token[self._put(rows[others]).long()] = chosen.token_ids.int()
         return self._read_back(drawn, chosen.logprobs)
 
     @torch.inference_mode()
@@ -159,7 +160,7 @@ class CudaRunner:
         self._mixed.fill(batch)
         inputs = self._mixed.inputs(max(batch.token_ids.size, 2), max(self._max_requests, 2),
                                     is_decode=False)
-        return self._compute(inputs, self._to_device(batch.asked) if batch.asked.size else None)
+        return self._compute(inputs, self._put(batch.asked) if batch.asked.size else None)
 
     def _compute(self, inputs: StepInputs, places: torch.Tensor | None = None) -> _Computed:
         """Run the model and draw, with the logits after the tokens `places` in front of others."""
@@ -200,8 +201,14 @@ class CudaRunner:
     def _make_buffer(self, num_tokens: int, num_requests: int) -> StepBuffer:
         return StepBuffer(num_tokens, num_requests, self._table, self._model.device)
 
-    def _to_device(self, values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(values).pin_memory().to(self._model.device, non_blocking=True)
+    def _put(self, values: NDArray[Any]) -> torch.Tensor:
+        return put(values, self._model.device)
+
+
+def _graph_sizes(most: int) -> list[int]:
+    """Batch sizes up to `most`, which is one of them."""
+    sizes = (*SMALL_GRAPHS, *range(GRAPH_STEP, most, GRAPH_STEP))
+    return [*(size for size in sizes if size < most), most]
 
 
 class _Lent:

@@ -33,7 +33,8 @@ class Runner:
             return FinishedStep(self.logits(batch).argmax(dim=-1).int().cpu().numpy())
         logits = self.logits(batch)
         newest = torch.from_numpy(batch.token_ids[batch.last_places]).to(logits.device).long()
-        chosen = choose(logits, batch, table, newest)
+        num_asked = batch.asked.size
+        chosen = choose(logits[:num_asked], logits[num_asked:], batch, table, newest)
         return FinishedStep(chosen.token_ids.int().cpu().numpy(), chosen.logprobs)
 
     @torch.inference_mode()

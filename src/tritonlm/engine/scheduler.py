@@ -250,7 +250,9 @@ class Scheduler:
         is_single = num_new == 1
         if is_single.all():
             return rows, num_new
-        chunk = self._config.max_prefill_chunk if rows.size > 1 else num_new.max()
+        # The logits after all tokens of a prompt would take too much memory.
+        may_be_long = rows.size == 1 and table.sampling.num_prompt_logprobs[rows[0]] < 0
+        chunk = num_new.max() if may_be_long else self._config.max_prefill_chunk
         singles, others = rows[is_single], rows[~is_single]
         ages = (now_s - table.admitted_s[others]) // self._config.priority_ageing_s
         others = table.most_urgent_first(others, ages)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from tests.small_tokenizers import build_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tritonlm.config import ModelConfig
+from tritonlm.engine.batch import build_batch
 from tritonlm.engine.blocks import BlockPool
-from tritonlm.engine.build import LAUNCHED_AHEAD, build_engine
+from tritonlm.engine.build import LAUNCHED_AHEAD, _check_attention, build_engine
 from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.grammars import Grammars
@@ -74,19 +76,24 @@ def host(monkeypatch):
     monkeypatch.setattr(torch, "empty", unpinned)
 
 
+def interpreted_runner(config: ModelConfig) -> cuda_runner.CudaRunner:
+    model = load_model(config, print)
+    merge_projections(model.module)
+    table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
+                         config.block_size, np.array(model.eos_ids, np.int32))
+    return cuda_runner.CudaRunner(model, table, NUM_BLOCKS, config)
+
+
 def interpreted_engine(
     checkpoint, steps_folder: Path | None = None, report=print, max_num_seqs=4
 ) -> Engine:
     """An engine of depth 1 whose kernels run in the interpreter, compiled if there is a folder."""
     config = config_of(checkpoint, max_num_seqs)
-    model = load_model(config, print)
-    merge_projections(model.module)
-    table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
-                         config.block_size, np.array(model.eos_ids, np.int32))
-    runner = cuda_runner.CudaRunner(model, table, NUM_BLOCKS, config)
+    runner = interpreted_runner(config)
     if steps_folder is not None:
-        runner.compile(CompiledSteps(steps_folder, model.module, report), list)
-    return Engine(Scheduler(table, BlockPool(NUM_BLOCKS), config), runner, depth=LAUNCHED_AHEAD)
+        runner.compile(CompiledSteps(steps_folder, runner._model.module, report), list)
+    return Engine(Scheduler(runner._table, BlockPool(NUM_BLOCKS), config), runner,
+                  depth=LAUNCHED_AHEAD)
 
 
 @pytest.fixture
@@ -104,6 +111,36 @@ def generate(checkpoint, prompt, max_tokens, **options):
     out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
                          max_new_tokens=max_tokens, pad_token_id=2, **options)
     return out[0, len(prompt):].tolist()
+
+
+@pytest.mark.parametrize(("most", "expected"), [
+    (1, [1]), (4, [1, 2, 4]), (12, [1, 2, 4, 8, 12]), (16, [1, 2, 4, 8, 16]),
+    (50, [1, 2, 4, 8, 16, 32, 48, 50]),
+])
+def test_the_largest_graph_is_for_as_many_as_there_may_be(most, expected):
+    assert cuda_runner._graph_sizes(most) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has no interpreter")
+def test_a_model_is_checked_whatever_the_budget(checkpoint, host):
+    config = ModelConfig(str(checkpoint), max_num_seqs=2, max_num_batched_tokens=2)
+    runner = interpreted_runner(config)
+    _check_attention(config, runner._model, runner.logits)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has no interpreter")
+def test_a_follower_computes_and_does_not_choose(checkpoint, host):
+    """Its table is blank: what requests ask for is known to the leader."""
+    runner = interpreted_runner(config_of(checkpoint))
+    runner._group = SimpleNamespace(rank=1, share=lambda values: None)
+    leaders = RequestTable(8, 64, 16, np.zeros(0, np.int32))
+    leaders.num_tokens[0] = leaders.num_prompt[0] = 5
+    leaders.sampling.num_prompt_logprobs[0] = 2
+    batch = build_batch(leaders, np.zeros(1, np.int32), np.array([5], np.int32))
+    assert batch.asked.size
+    launched = runner.launch(batch)
+    assert launched.tokens().size == 1
+    assert not launched.logprobs
 
 
 def test_greedy_output_in_changing_company_equals_generate(checkpoint, engine):
