@@ -47,7 +47,16 @@ def _pin(part: Any, kind: str, max_model_len: int, layer_type: str | None = None
         new, _ = ROPE_INIT_FUNCTIONS[kind](part.config, old.device, seq_len=max_model_len,
                                            layer_type=layer_type)
         old.copy_(new)
+        _pin_scale(part.config.rope_parameters, max_model_len)
     return "default" if kind in ("longrope", "dynamic") else kind
+
+
+def _pin_scale(parameters: dict[str, Any], max_model_len: int) -> None:
+    """Pin what PhiMoE reads again in every step: it has a scale for long batches, too."""
+    if "long_mscale" in parameters:
+        is_long = max_model_len > parameters["original_max_position_embeddings"]
+        scale = parameters["long_mscale" if is_long else "short_mscale"]
+        parameters.update(rope_type="default", attention_factor=scale)
 
 
 def keep_rotations(module: nn.Module) -> int:

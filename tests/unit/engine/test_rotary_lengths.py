@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from drive import run_all, submit
 from tests.checkpoints import SIZES, save_random_model
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Phi3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Phi3Config,
+    PhimoeConfig,
+)
 
 from tritonlm.config import ModelConfig
 from tritonlm.engine.build import build_engine
@@ -26,6 +33,13 @@ def phi3(short, long):
                       rope_parameters=long_rope(short, long))
 
 
+def phimoe(short, long):
+    """With scales that differ; the frequencies are the short ones whatever the length is."""
+    scales = {"short_mscale": short, "long_mscale": long}
+    return PhimoeConfig(**SIZES, num_local_experts=4,
+                        rope_parameters=long_rope(SHORT, LONG) | scales)
+
+
 def serve(folder, prompts, max_model_len):
     config = ModelConfig(str(folder), max_num_seqs=8, kv_cache_gib=0.01,
                          max_model_len=max_model_len)
@@ -40,17 +54,23 @@ def generate(model, prompt):
     return out[0, len(prompt):].tolist()
 
 
-def test_a_short_prompt_takes_the_long_factors_alone_and_beside_a_long_one(tmp_path):
-    folder = save_random_model(tmp_path, phi3(SHORT, LONG))
-    always_long = AutoModelForCausalLM.from_pretrained(folder, config=phi3(LONG, LONG))
+@pytest.mark.parametrize(("family", "short", "long"), [(phi3, SHORT, LONG), (phimoe, 1.1, 1.9)])
+def test_a_short_prompt_takes_the_long_factors_alone_and_beside_a_long_one(
+    family, short, long, tmp_path
+):
+    folder = save_random_model(tmp_path, family(short, long))
+    always_long = AutoModelForCausalLM.from_pretrained(folder, config=family(long, long))
     expected = {0: generate(always_long, PROMPT), 1: generate(always_long, MATE)}
     assert serve(folder, [PROMPT, MATE], max_model_len=None) == expected
     assert serve(folder, [PROMPT], max_model_len=None) == {0: expected[0]}
     assert generate(AutoModelForCausalLM.from_pretrained(folder), PROMPT) != expected[0]
 
 
-def test_within_the_original_length_all_prompts_take_the_short_factors(tmp_path):
-    folder = save_random_model(tmp_path, phi3(SHORT, LONG))
+@pytest.mark.parametrize(("family", "short", "long"), [(phi3, SHORT, LONG), (phimoe, 1.1, 1.9)])
+def test_within_the_original_length_all_prompts_take_the_short_factors(
+    family, short, long, tmp_path
+):
+    folder = save_random_model(tmp_path, family(short, long))
     model = AutoModelForCausalLM.from_pretrained(folder)
     prompts = [PROMPT, MATE[:ORIGINAL_LEN - 8]]
     expected = {key: generate(model, prompt) for key, prompt in enumerate(prompts)}
