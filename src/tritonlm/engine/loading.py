@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from math import inf
 
 import torch
 from transformers import (
@@ -30,7 +31,7 @@ from tritonlm.errors import InvalidArgument, first_line
 QUANTIZATION_PACKAGES = ("accelerate", "bitsandbytes")
 MAX_LEN_WITHOUT_LIMIT = 8192
 """Length of models whose checkpoint names none."""
-LAYER_TYPES = ("full_attention", "sliding_attention")
+FULL, SLIDING = "full_attention", "sliding_attention"
 MIN_FP8_CAPABILITY = (8, 9)
 
 
@@ -81,20 +82,21 @@ class _Probe:
         self._windows[layer] = window
         return query.new_zeros(*query.shape[:2], value.shape[2])
 
-    def check(self, config: PreTrainedConfig) -> None:
+    def check(self, config: PreTrainedConfig, max_model_len: int) -> None:
         """Raise `UnsupportedAttention` unless all layers were seen to attend as `config` says."""
-        if sorted(self.layers) != list(range(config.num_hidden_layers)):
-            raise UnsupportedAttention(
-                f"{len(self.layers)} of its {config.num_hidden_layers} layers use it")
+        num_layers, window = config.num_hidden_layers, getattr(config, "sliding_window", None)
+        if sorted(self.layers) != list(range(num_layers)):
+            raise UnsupportedAttention(f"{len(self.layers)} of its {num_layers} layers use it")
+        same = [SLIDING if window else FULL] * num_layers
         # A sample is shorter than a window: its logits cannot show that one is missing.
-        for layer, layer_type in enumerate(getattr(config, "layer_types", None) or ()):
-            if layer_type not in LAYER_TYPES:
+        for layer, layer_type in enumerate(getattr(config, "layer_types", None) or same):
+            if layer_type not in (FULL, SLIDING):
                 raise UnsupportedAttention(f"layer {layer} is of {layer_type}; "
-                                           f"allowed: {', '.join(LAYER_TYPES)}")
-            expected = config.sliding_window if layer_type == "sliding_attention" else None
-            if self._windows[layer] != expected:
+                                           f"allowed: {FULL}, {SLIDING}")
+            seen, expected = self._windows[layer], window if layer_type == SLIDING else None
+            if seen != expected and min(seen or inf, expected or inf) < max_model_len:
                 raise UnsupportedAttention(f"layer {layer}, of {layer_type}, asks for a window of "
-                                           f"{self._windows[layer]}, not {expected}")
+                                           f"{seen}, not {expected}")
 
 
 def load_model(config: ModelConfig, report: Callable[[str], None]) -> LoadedModel:
@@ -129,7 +131,7 @@ def adopt_module(
     samples = tuple(_sample(config.model, module, length) for length in (7, 4))
     return LoadedModel(
         module=module,
-        layers=_probe_layers(config.model, module, device),
+        layers=_probe_layers(config.model, module, max_model_len),
         device=device,
         dtype=module.dtype,
         cache_dtype=_cache_dtype(config, module),
@@ -182,16 +184,16 @@ def _sample(name: str, module: PreTrainedModel, length: int) -> Sample:
 
 
 def _probe_layers(
-    name: str, module: PreTrainedModel, device: torch.device
+    name: str, module: PreTrainedModel, max_model_len: int
 ) -> dict[int, LayerShape]:
     """Switch `module` to our attention and run three tokens through it."""
     kind, probe = type(module).__name__, _Probe()
     try:
         module.set_attn_implementation(ATTENTION_NAME)
         with use_attention(probe), torch.inference_mode():
-            tokens = torch.zeros(1, 3, dtype=torch.long, device=device)
+            tokens = torch.zeros(1, 3, dtype=torch.long, device=module.device)
             module(input_ids=tokens, position_ids=tokens, use_cache=False)
-        probe.check(module.config.get_text_config())
+        probe.check(module.config.get_text_config(), max_model_len)
     except Exception as error:
         raise InvalidArgument("model", name, f"{kind} cannot take a paged attention: "
                                              f"{first_line(error)}") from error

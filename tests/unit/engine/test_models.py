@@ -26,7 +26,8 @@ SERVED = {
     "Qwen2Moe": {"num_experts": 4, "moe_intermediate_size": 32,
                  "shared_expert_intermediate_size": 32},
     "Qwen3": {"head_dim": 32}, "Mistral": {"sliding_window": 12}, "Phi": {},
-    "Phi3": {}, "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
+    "Phi3": {}, "Phimoe": {"num_local_experts": 4, "sliding_window": 256},
+    "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
     "Gemma3Text": {"head_dim": 16, "sliding_window": 12,
                    "layer_types": ["sliding_attention", "full_attention"]},
     "GPTNeoX": {}, "StableLm": {},
@@ -45,6 +46,9 @@ LOCAL = {
     "Qwen2Moe with a sliding window": (
         {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1,
          "num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+        "layer 0, of sliding_attention, asks for a window of None, not 16"),
+    "Phimoe with a sliding window": (
+        {"sliding_window": 16, "num_local_experts": 4},
         "layer 0, of sliding_attention, asks for a window of None, not 16"),
 }
 REFUSED = {"Bloom": {}, "Falcon": {}, "Mamba": {}, "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2,
