@@ -3,6 +3,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ def test_orphans_of_a_run_whose_launcher_and_reaper_were_killed_are_ended(run):
     dead = run_directory.create()
     environ = os.environ | {processes.RUN_DIR_VARIABLE: str(dead.path)}
     with subprocess.Popen(["sleep", "100"], env=environ) as orphan:
+        while not processes.find(dead.path):  # at first it has no environment to be known by
+            time.sleep(0.01)
         os.close(dead.lock)
         os.close(run_directory.create().lock)
         assert orphan.wait(10) == -signal.SIGTERM
