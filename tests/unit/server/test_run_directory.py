@@ -13,8 +13,9 @@ from tritonlm.server import processes, run_directory
 
 
 @pytest.fixture(autouse=True)
-def base(monkeypatch):
+def base(monkeypatch, tmp_path_factory):
     """Where run directories are made for the test: a short path, as sockets need."""
+    tmp_path_factory.getbasetemp()  # pytest's own are not to be in there
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder) / f"tritonlm-{os.getuid()}"
