@@ -89,9 +89,9 @@ class Attempts(Generic[T]):
 
     def open(self, attempt: Attempt[Any]) -> Any:
         """The call of a stream's attempt."""
-        self.current = attempt
         if attempt.call is None:
             attempt.call = attempt.transport.stream(attempt.request, attempt.timeout_s)
+        self.current = attempt
         return attempt.call
 
     def round(self, model: str) -> Iterator[Attempt[T]]:

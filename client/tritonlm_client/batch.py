@@ -71,8 +71,9 @@ class Batch:
                     return Completion.join(stream.request_id, list(stream), stream.model)
                 finally:
                     self._running.discard(stream)
-                    bar.update()
         except ServingError as error:
             if self._keep_errors:
                 return error
             raise
+        finally:
+            bar.update()

@@ -17,7 +17,7 @@ class Deadline:
     def __init__(
         self, timeout_s: float | None, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        self._timeout_s = timeout_s
+        self._timeout_s = None if timeout_s == math.inf else timeout_s
         self._clock_s = clock_s
         self._due_s = math.inf if timeout_s is None else clock_s() + timeout_s
 

@@ -40,6 +40,6 @@ class LoadWatch:
 
 def _read(http: httpx2.Client, url: str | None, meter: LoadMeter) -> Load | None:
     try:
-        return meter.read(http.get(url or "").text)
+        return meter.read(http.get(url or "").raise_for_status().text)
     except (httpx2.HTTPError, OSError):
         return None

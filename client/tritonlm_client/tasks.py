@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.errors import InvalidArgument
+from tritonlm.options import INT32_MAX
 from tritonlm_client.requests import Request, utf8
 from tritonlm_client.transport import Tensors
 
@@ -48,6 +49,9 @@ class Label:
 
 def embed_requests(model: str, texts: Sequence[str], dimensions: int | None) -> list[Request]:
     """What `embed` is asked; raises `InvalidArgument`."""
+    if dimensions is not None and not 1 <= dimensions <= INT32_MAX:
+        raise InvalidArgument("dimensions", dimensions, f"allowed: 1 to {INT32_MAX}")
+
     def tensors(rows: Sequence[str]) -> dict[str, NDArray[Any]]:
         asked = {} if dimensions is None else {
             "dimensions": np.full((len(rows), 1), dimensions, np.int32)}

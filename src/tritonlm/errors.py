@@ -90,7 +90,10 @@ class ServerLost(StartFailure):
 
 def shorten(value: Any) -> str:
     """The repr of `value`, cut so that a megabyte of prompt does not come back in the error."""
-    text = repr(value[: MAX_SHOWN_CHARS + 1]) if isinstance(value, str | bytes) else repr(value)
+    try:
+        text = repr(value[: MAX_SHOWN_CHARS + 1] if isinstance(value, str | bytes) else value)
+    except RecursionError:  # JSON is read a little deeper than it is written
+        text = f"a deep {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."
 
 

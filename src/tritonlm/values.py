@@ -17,14 +17,16 @@ WORDS = {"true": True, "false": False}
 
 def text_value(name: str, value: Any, allowed: str = "") -> str:
     """A text, which bytes are in UTF-8."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, bytes):
+    if not isinstance(value, str | bytes):
         raise InvalidArgument(name, value, _needed("text", allowed))
     try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        needed = f"UTF-8: {error.reason} at byte {error.start}"
+        if isinstance(value, bytes):
+            return value.decode()
+        value.encode()  # JSON's escapes can say half a character, which no message can carry
+        return value
+    except UnicodeError as error:
+        reason, start = error.args[4], error.args[2]
+        needed = f"UTF-8: {reason} at {'byte' if isinstance(value, bytes) else 'character'} {start}"
         raise InvalidArgument(name, value, _needed(needed, allowed)) from None
 
 
@@ -80,7 +82,7 @@ def schema_value(name: str, value: Any, allowed: str) -> str:
     try:
         schema = json.loads(value) if isinstance(value, str | bytes) else value
         if isinstance(schema, Mapping):
-            return json.dumps(schema, ensure_ascii=False, allow_nan=False)
+            return text_value(name, json.dumps(schema, ensure_ascii=False, allow_nan=False))
     except (ValueError, TypeError, RecursionError):
         pass
     raise InvalidArgument(name, value, f"allowed: {allowed}")

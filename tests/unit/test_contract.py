@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -267,6 +268,20 @@ def test_messages_may_come_with_tools():
 def test_messages_must_be_a_list_of_roles_and_contents(text):
     with pytest.raises(InvalidArgument, match=r"messages: .*JSON list of objects such as"):
         prompt_of(messages=text.encode())
+
+
+@pytest.mark.parametrize("name", ["user", "guided_regex"])
+def test_half_a_character_is_no_text(name):
+    with pytest.raises(InvalidArgument, match=f"{name}: .*UTF-8: surrogates not allowed at "
+                                              "character 1"):
+        options_of(**{name: "a\ud800"})
+
+
+def test_what_is_too_deep_to_be_shown_is_called_so():
+    deep = []
+    for _ in range(sys.getrecursionlimit()):
+        deep = [deep]
+    assert str(InvalidArgument("stop", deep, "allowed: texts")).startswith("stop: a deep list")
 
 
 def test_an_error_does_not_repeat_a_megabyte():

@@ -30,3 +30,6 @@ class Complete(Generate):
         for name in ("stream", "cancel"):
             if getattr(options, name):
                 raise InvalidArgument(name, True, "generate does that, for requests of both")
+        if self.is_cached and not options.return_finish_reason:
+            raise InvalidArgument("return_finish_reason", False, "allowed: true, since the cache "
+                                  "of this model tells by it what is not to be kept")

@@ -204,7 +204,7 @@ class Session:
             self._fail_keys(event.request_keys(), error, isinstance(error, InvalidArgument))
         elif isinstance(event, messages.Refused):
             self._fail_keys([event.key], Unavailable(event.message), is_refusal=True)
-        elif isinstance(event, messages.CancelReply):
+        elif isinstance(event, messages.CancelReply) and event.key in self._cancellations:
             self._answer_cancellation(self._cancellations.pop(event.key), event.num_cancelled)
         elif isinstance(event, EngineStats):
             self._metrics.show_engine(event)

@@ -65,4 +65,5 @@ def error_response(error: Exception, request_id: str = "") -> pb_utils.Inference
         logger.error("unexpected error", exc_info=error, extra=fields(request_id=request_id))
         error = EngineFailure("internal error; the server's log says more")
     code = getattr(pb_utils.TritonError, error.code)
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.coded_message, code))
+    message = error.coded_message.encode(errors="replace").decode()  # Triton takes UTF-8 alone
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -20,7 +20,7 @@ from tritonlm.backend.tensors import (
 )
 from tritonlm.config import ModelConfig
 from tritonlm.contract import MODELS, Prompt, parse_options, parse_prompt
-from tritonlm.errors import InvalidArgument, ServingError
+from tritonlm.errors import ServingError
 from tritonlm.logs import configure
 from tritonlm.text.encoding import Encoder
 from tritonlm.tracing import from_environment
@@ -65,18 +65,18 @@ class Tokenize:
         """Send what is left to tell."""
         self._epilogue.close()
 
-    def _encode(self, prompts: Sequence[Prompt | InvalidArgument]) -> list[Result]:
+    def _encode(self, prompts: Sequence[Prompt | Exception]) -> list[Result]:
         ids = iter(self._encoder.encode_batch([p for p in prompts if isinstance(p, Prompt)]))
         results = [next(ids) if isinstance(p, Prompt) else p for p in prompts]
         return [one if isinstance(one, Exception) else {INPUT_IDS: one} for one in results]
 
 
-def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | InvalidArgument:
-    tensors = request_tensors(request)
+def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | Exception:
     try:
+        tensors = request_tensors(request)
         options = parse_options(tensors, request_parameters(request), request.request_id())
         return NO_PROMPT if options.cancel else parse_prompt(tensors)
-    except InvalidArgument as error:
+    except Exception as error:  # of this request alone, whatever it is
         return error
 
 

@@ -45,6 +45,7 @@ class Answers:
         self._inbox: deque[tuple[int, Outcome]] = deque()
         self._has_mail = asyncio.Event()
         self._has_begun = False
+        self._is_cancelled = False
         self._given_up: ServingError | None = None
         self._submit()
 
@@ -67,6 +68,7 @@ class Answers:
                     pieces += self._read(*self._inbox.popleft())
             except ServingError as error:
                 self._go_elsewhere(error)
+                pieces.clear()  # nobody has had them, and they will come again
         if not self._has_begun:
             self._has_begun = True
             self._route.begun(time.monotonic() - self._start_s)
@@ -95,8 +97,7 @@ class Answers:
 
     def _go_elsewhere(self, error: ServingError) -> None:
         """Begin again at another server, if nothing was heard from this one; else raise."""
-        can_move = self._route.failed(error)
-        if self._has_begun or not can_move:
+        if self._is_cancelled or not self._route.failed(error) or self._has_begun:
             raise error
         self.__exit__()
         self._inbox.clear()
@@ -104,6 +105,7 @@ class Answers:
 
     def cancel(self) -> None:
         """End the answers at the server; the pieces that tell of the end still come."""
+        self._is_cancelled = True
         for request in self._requests:
             self._stream.cancel(request)
 

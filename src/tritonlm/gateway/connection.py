@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -56,11 +57,13 @@ class TritonConnection:
         """Requests of this worker that the server works on."""
         return sum(stream.num_unfinished for stream in self._streams)
 
-    async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+    async def infer(
+        self, request: messages.ModelInferRequest, timeout_s: float | None = CALL_TIMEOUT_S
+    ) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
         hand_on(request)
         try:
-            return await self._stub.ModelInfer(request, timeout=CALL_TIMEOUT_S,
+            return await self._stub.ModelInfer(request, timeout=timeout_s,
                                                metadata=self._metadata)
         except grpc.RpcError as error:
             if error.code() in LOST_CODES and not ANSWERED.match(error.details() or ""):
@@ -76,8 +79,10 @@ class TritonConnection:
             index = await self._stub.RepositoryIndex(
                 messages.RepositoryIndexRequest(ready=True), timeout=STATUS_TIMEOUT_S,
                 metadata=self._metadata)
-            self._configs = {entry: self._configs.get(entry) or await self._config(*entry)
-                             for entry in ((model.name, model.version) for model in index.models)}
+            # Always read anew: a model that is loaded again with other settings stays ready.
+            entries = [(model.name, model.version) for model in index.models]
+            self._configs = dict(zip(entries, await asyncio.gather(
+                *(self._config(*entry) for entry in entries)), strict=True))
         except grpc.RpcError as error:
             raise Unavailable(str(error.details())) from None
         tasks = {name: task_of(config) for (name, _), config in self._configs.items()}

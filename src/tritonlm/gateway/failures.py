@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -101,5 +102,5 @@ def error_response(error: ServingError) -> Response:
 def error_headers(error: ServingError) -> dict[str, str]:
     """When to try again, for errors that pass."""
     if isinstance(error, TooManyRequests):
-        return {"retry-after": str(max(1, round(error.retry_after_s)))}
+        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
     return {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}

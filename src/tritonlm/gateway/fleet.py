@@ -130,6 +130,7 @@ class FleetRoute:
         self._server = fleet.choose(self._model, policy, self._prefix)
         self._server.health.begin()
         self._tried = [self._server]
+        self._has_begun = False
 
     @property
     def stream(self) -> TritonStream | LeasedStream:
@@ -138,13 +139,14 @@ class FleetRoute:
 
     def begun(self, after_s: float) -> None:
         """The first piece has come."""
+        self._has_begun = True
         self._server.begun(after_s)
 
     def failed(self, error: ServingError) -> bool:
         """Whether another server may do better."""
         if isinstance(error, Unavailable | EngineFailure):
             self._server.failed()
-        if not isinstance(error, Unavailable):
+        if self._has_begun or not isinstance(error, Unavailable):
             return False
         try:
             self._server = self._fleet.choose(self._model, self._policy, avoided=self._tried)

@@ -69,13 +69,13 @@ class Journal:
             LOG.info(_log_line(record, total_s))
         if record.upstream.span is not None:
             record.upstream.span.end(_attributes(record), (
-                str(record.status) if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""))
+                f"{record.status}" if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""))
 
 
 def _count(record: Record, label: str, total_s: float) -> None:
     metrics.IN_FLIGHT.dec()
     metrics.begin_path(label)
-    metrics.REQUESTS.labels(label, str(record.status)).inc()
+    metrics.REQUESTS.labels(label, str(int(record.status))).inc()
     metrics.REQUEST_S.labels(label).observe(total_s)
     if record.first_byte_s is not None:
         metrics.FIRST_BYTE_S.labels(label).observe(record.first_byte_s)

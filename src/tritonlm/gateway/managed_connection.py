@@ -8,6 +8,7 @@ from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.manager.client import ManagerClient
+from tritonlm_client.connection import CALL_TIMEOUT_S
 
 
 def connect(address: ServerAddress, settings: GatewaySettings) -> TritonConnection:
@@ -36,11 +37,13 @@ class ManagedConnection(TritonConnection):
         """Requests of this worker that the server works on, or loads a model for."""
         return sum(stream.num_unfinished for stream in self._leased)
 
-    async def infer(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+    async def infer(
+        self, request: messages.ModelInferRequest, timeout_s: float | None = CALL_TIMEOUT_S
+    ) -> messages.ModelInferResponse:
         """The one response of a model that is not decoupled; raises `ServingError`."""
         lease = await self._manager.lease(request.model_name, request.id)
         try:
-            return await super().infer(request)
+            return await super().infer(request, timeout_s)
         finally:
             lease.release()
 

@@ -58,7 +58,8 @@ class Server(Member):
             return None
         try:
             timeout = aiohttp.ClientTimeout(STATUS_TIMEOUT_S)
-            async with http.get(self.connection.address.metrics_url, timeout=timeout) as answer:
+            async with http.get(self.connection.address.metrics_url, timeout=timeout,
+                                raise_for_status=True) as answer:
                 return self._meter.read(await answer.text())
         except (aiohttp.ClientError, asyncio.TimeoutError, UnicodeDecodeError):
             return None

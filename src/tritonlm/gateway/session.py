@@ -24,6 +24,7 @@ from tritonlm.logs import fields
 LOG = logging.getLogger(__name__)
 MAX_UNSENT = 64
 """Messages that wait for a slow reader; further pieces wait, joined, where they come from."""
+MAX_PID_DIGITS = 10
 MAX_KEPT_BYTES = 1 << 20
 """Of messages that were sent and may have been lost with a connection."""
 
@@ -31,7 +32,7 @@ MAX_KEPT_BYTES = 1 << 20
 def owner_of(token: str) -> int | None:
     """The process that has the session of that token; None if it is no token."""
     pid = token.partition(".")[0]
-    return int(pid) if pid.isdecimal() else None
+    return int(pid) if pid.isdecimal() and len(pid) <= MAX_PID_DIGITS else None
 
 
 class Session:

@@ -15,7 +15,7 @@ from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.fleet import Fleet
-from tritonlm.options import PRIORITIES
+from tritonlm.options import INT32_MAX, PRIORITIES
 from tritonlm_client.requests import infer_request
 
 MAX_ROWS = 64
@@ -36,8 +36,8 @@ class TaskBody(Body, frozen=True, kw_only=True):
         """Raise `InvalidArgument` for what a server would not take."""
         if self.priority not in PRIORITIES:
             raise InvalidArgument("priority", self.priority, f"allowed: {', '.join(PRIORITIES)}")
-        if self.timeout_ms is not None and self.timeout_ms < 1:
-            raise InvalidArgument("timeout_ms", self.timeout_ms, "allowed: 1 and more")
+        if self.timeout_ms is not None and not 1 <= self.timeout_ms <= INT32_MAX:
+            raise InvalidArgument("timeout_ms", self.timeout_ms, f"allowed: 1 to {INT32_MAX}")
 
 
 async def infer_rows(
@@ -98,7 +98,8 @@ async def _infer(fleet: Fleet, request: ModelInferRequest) -> Outputs:
     tried = [fleet.choose(request.model_name)]
     while True:
         try:
-            return _outputs(await tried[-1].connection.infer(request))
+            # As long as it takes: rows may queue, and who asks says `timeout_ms`, or hangs up.
+            return _outputs(await tried[-1].connection.infer(request, None))
         except Unavailable as error:
             try:
                 tried.append(fleet.choose(request.model_name, avoided=tried))

@@ -205,7 +205,7 @@ def _name(caller: Caller) -> str:
 
 def _number(query: Any, name: str, most: int) -> int:
     text = query.get(name, "0")
-    if not (text.isdecimal() and int(text) <= most):
+    if not (text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most):
         raise InvalidArgument(name, text, f"allowed: 0 to {most}")
     return int(text)
 

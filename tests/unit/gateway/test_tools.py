@@ -48,6 +48,8 @@ def test_calls_are_found_however_the_text_is_cut(parser, text, said, size):
     ("hermes", '<tool_call>{"name": 5}</tool_call>'), ("hermes", "x <tool_call>"),
     ("llama3", '{"city": "Köln"}'), ("llama3", "Well, {x}"), ("llama3", LLAMA + "; and"),
     ("llama3", ""), ("llama3", "  {"), ("llama3", '{"name": "f", "parameters": "x"}'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"x": "\\ud83d"}}</tool_call>'),
     ("mistral", "[1, 2]"), ("mistral", "[{}]"), ("mistral", "No."), ("mistral", "[TOOL"),
 ])
 @pytest.mark.parametrize("size", [1, 5, 1000])

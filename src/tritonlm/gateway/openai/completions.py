@@ -61,7 +61,7 @@ class CompletionForm:
 
 def completion_call(body: CompletionBody, options: dict[str, Any]) -> ChoicesCall:
     """What is asked for; raises `InvalidArgument`."""
-    if body.best_of not in {None, options.get("n", 1)}:
+    if body.best_of is not None and body.best_of != options.get("n", 1):
         raise InvalidArgument("best_of", body.best_of, "not supported; allowed: what n is")
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if body.logprobs is not None:

@@ -13,6 +13,7 @@ from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.openai.prompts import read_prompts
 from tritonlm.gateway.task_rows import TaskBody, id_rows, infer_rows, text_rows
 from tritonlm.gateway.usage import Usage
+from tritonlm.options import INT32_MAX
 
 MAX_INPUTS = 2048
 """OpenAI's own."""
@@ -37,6 +38,8 @@ async def embeddings(fleet: Fleet, body: EmbeddingsBody, usage: Usage) -> dict[s
     ids = {place: prompt for place, prompt in enumerate(prompts) if not isinstance(prompt, str)}
     groups = [*text_rows({"text_input": [*texts.values()]}), *id_rows([*ids.values()])]
     if body.dimensions is not None:
+        if not 1 <= body.dimensions <= INT32_MAX:
+            raise InvalidArgument("dimensions", body.dimensions, f"allowed: 1 to {INT32_MAX}")
         for rows in groups:
             num_rows = len(next(iter(rows.values())))
             rows["dimensions"] = np.full((num_rows, 1), body.dimensions, np.int32)

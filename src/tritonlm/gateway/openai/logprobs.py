@@ -15,7 +15,8 @@ def token_entries(told: str) -> tuple[list[Any], list[Any]]:
     parsed = msgspec.json.decode(told)
     # A token that was not measured, since the request ended with it, is not told of.
     content = [entry for entry in parsed["content"] if entry is not None]
-    return parsed.get("prompt", []), content
+    prompt = parsed.get("prompt", [])
+    return [] if None in prompt[1:] else prompt, content
 
 
 def chat_logprobs(told: str) -> dict[str, Any]:

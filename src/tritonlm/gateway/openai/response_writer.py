@@ -97,5 +97,7 @@ class ResponseWriter:
 
     def _usage(self) -> dict[str, Any]:
         num_input, num_output = self.usage.num_input_tokens, self.usage.num_output_tokens
-        return {"input_tokens": num_input, "output_tokens": num_output,
+        return {"input_tokens": num_input,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": num_output, "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": num_input + num_output}

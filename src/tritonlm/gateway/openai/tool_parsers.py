@@ -134,7 +134,12 @@ def _from_json(value: Any) -> ToolCall | None:
     arguments = value.get("arguments", value.get("parameters"))
     if not isinstance(arguments, dict):
         return None
-    return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+    try:
+        call = ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+        "".join(call).encode()
+    except ValueError:  # NaN, or an escape of half a character: no JSON that a client could read
+        return None
+    return call
 
 
 def _possible_start(text: str, mark: str) -> int:
