@@ -56,7 +56,7 @@ class ModelConfig:
     max_num_seqs: int = 256
     """Requests in one step of the engine."""
     max_num_batched_tokens: int | None = None
-    """Tokens in one step: longer prompts are cut; unset, 2048; on a GPU, more for small models."""
+    """Tokens in one step: longer prompts are cut; unset, 2048; on a GPU, 1024 to 8192 by size."""
     max_prefill_chunk: int = 1024
     """Tokens of one prompt in a step that it shares with other requests, which wait for it."""
     compile: bool = True
