@@ -24,9 +24,9 @@ def text_value(name: str, value: Any, allowed: str = "") -> str:
             return value.decode()
         value.encode()  # JSON's escapes can say half a character, which no message can carry
         return value
-    except UnicodeError as error:
-        reason, start = error.args[4], error.args[2]
-        needed = f"UTF-8: {reason} at {'byte' if isinstance(value, bytes) else 'character'} {start}"
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        place = "byte" if isinstance(value, bytes) else "character"
+        needed = f"UTF-8: {error.reason} at {place} {error.start}"
         raise InvalidArgument(name, value, _needed(needed, allowed)) from None
 
 

@@ -14,15 +14,19 @@ PROMPT = "Once upon a time"
 MAX_TOKENS = 32
 
 
+def gateway_lines(url: str | None) -> str:
+    """The addresses of a gateway, each on a line after those before; nothing without one."""
+    return f"\n  OpenAI   {url}/v1\n  chat     {url}/" if url else ""
+
+
 def text(server: TritonServer, model: str, gateway_url: str | None = None) -> str:
     """The announcement of `server`, which serves `model`: several lines."""
-    gateway = f"\n  OpenAI   {gateway_url}/v1\n  chat     {gateway_url}/" if gateway_url else ""
     curl, python, command = (shlex.join(words) for words in commands(server))
     return f"""
 ready: {model}
   HTTP     {server.http_url}
   gRPC     {server.grpc_url}
-  metrics  {server.metrics_url}{gateway}
+  metrics  {server.metrics_url}{gateway_lines(gateway_url)}
 
 Try it from another terminal:
   {curl}

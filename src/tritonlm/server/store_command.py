@@ -15,6 +15,7 @@ from tritonlm.config import ModelConfig
 from tritonlm.errors import StartFailure
 from tritonlm.manager.limits import Limits
 from tritonlm.server import gateway_process, launcher, manager_thread, supervisor
+from tritonlm.server.announcement import gateway_lines
 from tritonlm.server.command import reporter, stop_on_signals
 from tritonlm.server.flags import options_of, settings_of
 from tritonlm.server.gateway_process import GatewayStart
@@ -93,13 +94,12 @@ def _ready_line(server: TritonServer, manager_url: str, gateway_url: str | None)
 def _announcement(
     server: TritonServer, store: ModelStore, manager_url: str, gateway_url: str | None
 ) -> str:
-    gateway = f"\n  OpenAI   {gateway_url}/v1\n  chat     {gateway_url}/" if gateway_url else ""
     return f"""
 ready: {', '.join(store.names())}
   HTTP     {server.http_url}
   gRPC     {server.grpc_url}
   metrics  {server.metrics_url}
-  manager  {manager_url}{gateway}
+  manager  {manager_url}{gateway_lines(gateway_url)}
 
 See what is loaded: tritonlm models --manager {manager_url}
 
