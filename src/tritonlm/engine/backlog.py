@@ -47,7 +47,8 @@ class Backlog:
     def observe(self, num_idle_rows: int, now_s: float) -> None:
         """Take note of how things are after requests were let in."""
         queue = self._queue
-        self._num_spare_rows = 0 if queue else num_idle_rows
+        # Who is parked waits for something else than a row.
+        self._num_spare_rows = 0 if queue.has_next else num_idle_rows
         if self._waited_since_s is not None:
             elapsed_s = now_s - self._waited_since_s
             if queue and elapsed_s < RATE_INTERVAL_S:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.deadlines import Deadlines, Name
 from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Logprobs, Starts, Stats, Submit, Tokens
 from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
@@ -110,7 +109,7 @@ class Engine:
         self._clock = clock
         self._depth = depth
         self._launched: deque[tuple[Batch, LaunchedStep]] = deque()
-        self._deadlines: list[tuple[float, int, int]] = []
+        self._deadlines = Deadlines(scheduler.requests)
         self._has_scheduled = True
 
     @property
@@ -135,8 +134,7 @@ class Engine:
         """
         self._check(owner, request)
         self.scheduler.submit(owner, request, self._clock())
-        if request.deadline_s < math.inf:
-            heapq.heappush(self._deadlines, (request.deadline_s, owner, request.key))
+        self._deadlines.add((owner, request.key))
 
     def cancel(self, owner: int, key: int) -> None:
         """End a request whose front end wants no more of it."""
@@ -217,13 +215,10 @@ class Engine:
 
     def _expire(self) -> list[News]:
         """End the requests whose deadline has passed."""
-        now_s = self._clock()
-        late = []
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            late.append(heapq.heappop(self._deadlines)[1:])
+        late = self._deadlines.pass_by(self._clock())
         return [self._end(late, DEADLINE)] if late else []
 
-    def _end(self, names: list[tuple[int, int]], reason: int) -> News:
+    def _end(self, names: list[Name], reason: int) -> News:
         """Take out the requests of these owners and keys, those that are not over."""
         requests = self.scheduler.requests
         ended = [name for name in names if name in requests]

@@ -11,7 +11,7 @@ The upper lane goes first, but no stream of urgent requests holds up the aged on
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tritonlm.engine.messages import NUM_PRIORITIES
 from tritonlm.engine.request import AGED, URGENT, Request
@@ -42,6 +42,11 @@ class WaitingQueue:
 
     def __len__(self) -> int:
         return len(self._since_s)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a request can be taken: not all that wait are parked."""
+        return any(self._lanes)
 
     @property
     def has_urgent(self) -> bool:
@@ -92,11 +97,11 @@ class WaitingQueue:
         if not mine:
             del self._lanes[request.lane][request.user]
 
-    def unpark(self, requests: Iterable[Request]) -> None:
-        """`requests` go back to the front of their lanes, those that wait still."""
-        for request in reversed([*requests]):
+    def unpark(self, requests: Sequence[Request], is_first: bool = True) -> None:
+        """`requests` go back to the front of their lanes, or to the end, those that wait still."""
+        for request in reversed(requests):
             if request in self._since_s:
-                self._line_up(request, is_first=True)
+                self._line_up(request, is_first)
 
     def age(self, now_s: float) -> None:
         """Move up who has waited long enough."""

@@ -3,7 +3,7 @@
     submit → waiting (queue.py) → admitted (admission.py) → running (running.py) → end
                     ↑_________________ pre-empted _____________________|
 
-A request with a guide waits in the queue once its grammar is compiled.
+A request with a guide waits like the others, but nobody calls it before its grammar is compiled.
 
 A step has single tokens first, then chunks of prompts, the most urgent first. It goes through
 three calls: `schedule` makes its batch, `advance` counts its tokens once it is launched, though
@@ -108,17 +108,16 @@ class Scheduler:
         self._num_arrived += 1
         self.requests[owner, submit.key] = request
         self._running.name_blocks(request)
+        self._queue.enter(request, now_s)
         if compiling:
             self._compiling[request] = compiling
-        else:
-            self._queue.enter(request, now_s)
+            self._queue.park(request)
 
     def end(self, request: Request, now_s: float) -> None:
         """Take out `request`, which is not over."""
         del self.requests[request.owner, request.submit.key]
         self._users.leave(request.user)
-        if self._compiling.pop(request, None):
-            return
+        self._compiling.pop(request, None)
         if request.row == NO_ROW:
             self._queue.leave(request, now_s)
         else:
@@ -126,7 +125,7 @@ class Scheduler:
 
     def schedule(self, now_s: float) -> Batch | None:
         """The next step's batch, its blocks taken; None when nothing can run now."""
-        self._take_compiled(now_s)
+        self._line_up_compiled(now_s)
         self._queue.age(now_s)
         self._admission.admit(now_s)
         self._backlog.observe(self._config.max_num_seqs - self.table.num_live, now_s)
@@ -196,8 +195,8 @@ class Scheduler:
             raise ValueError("this engine holds no answers to grammars")
         return self._grammars.compile(guide)
 
-    def _take_compiled(self, now_s: float) -> None:
-        """Let the requests wait whose grammars are there."""
+    def _line_up_compiled(self, now_s: float) -> None:
+        """Let the requests take their turns whose grammars are there."""
         for request, future in [*self._compiling.items()]:
             if not future.done():
                 continue
@@ -207,7 +206,7 @@ class Scheduler:
             else:
                 del self._compiling[request]
                 request.grammar = future.result().copy()
-                self._queue.enter(request, now_s)
+                self._queue.unpark([request], is_first=False)
 
     def _accept(
         self, rows: Int32, token_ids: Int32, reasons: NDArray[np.uint8], now_s: float

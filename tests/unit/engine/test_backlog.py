@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 
@@ -18,15 +20,15 @@ NUM_ROWS = 4
 PROMPT = np.arange(10, dtype=np.int32).tobytes()
 
 
-def build(**settings):
+def build(grammars=None, **settings):
     config = ModelConfig(max_num_seqs=NUM_ROWS, **settings)
     table = RequestTable(NUM_ROWS, 100, config.block_size, np.zeros(0, np.int32))
-    return Scheduler(table, BlockPool(100), config)
+    return Scheduler(table, BlockPool(100), config, grammars)
 
 
-def submit(scheduler, first, number, now_s=0.0):
+def submit(scheduler, first, number, now_s=0.0, guide=None):
     for key in range(first, first + number):
-        scheduler.submit(0, Submit(key, "", PROMPT, max_tokens=5), now_s)
+        scheduler.submit(0, Submit(key, "", PROMPT, max_tokens=5, guide=guide), now_s)
 
 
 def step(scheduler, now_s):
@@ -67,6 +69,39 @@ def test_a_prompt_beyond_the_bound_may_wait_alone():
     submit(scheduler, 10, 1)
     with pytest.raises(QueueFull):
         submit(scheduler, 11, 1)
+
+
+class SlowGrammars:
+    """None of them is ever compiled."""
+
+    def compile(self, _guide):
+        return Future()
+
+
+def test_who_waits_for_a_grammar_counts():
+    scheduler = build(SlowGrammars(), max_waiting_requests=3, max_waiting_tokens=75)
+    submit(scheduler, 0, NUM_ROWS + 3, guide=("guided_regex", "a"))
+    assert scheduler.stats(1.0).num_waiting == NUM_ROWS + 3
+    with pytest.raises(QueueFull, match=r"^7 requests wait"):
+        submit(scheduler, 100, 1)
+    scheduler.end(scheduler.requests[0, 0], 1.0)
+    with pytest.raises(QueueFull, match="prompts of 60 tokens wait"):
+        scheduler.submit(0, Submit(100, "", 2 * PROMPT, max_tokens=5), 1.0)
+    assert scheduler.schedule(1.0) is None
+    for request in [*scheduler.requests.values()]:
+        scheduler.end(request, 1.0)
+    assert scheduler.stats(1.0).num_waiting == 0
+
+
+def test_who_waits_for_a_grammar_keeps_nobody_else_from_idle_rows():
+    scheduler = build(SlowGrammars(), max_waiting_requests=1)
+    submit(scheduler, 0, 3, guide=("guided_regex", "a"))
+    assert scheduler.schedule(0.0) is None
+    submit(scheduler, 10, 2)
+    with pytest.raises(QueueFull):
+        submit(scheduler, 20, 1)
+    step(scheduler, 0.0)
+    assert scheduler.stats(0.0).num_running == 2
 
 
 def test_who_is_refused_leaves_no_trace():
