@@ -29,13 +29,13 @@ class HangUps:
         self.due_s = 0.0
         """When to ask on."""
 
-    def find(self, unfinished: Callable[[], Iterable[Generation]]) -> list[Generation]:
-        """Those found now to be abandoned, if it is time to ask; `unfinished` gives all others."""
+    def find(self, unfinished: Iterable[Generation]) -> list[Generation]:
+        """Those found now to be abandoned, if it is time to ask about those `unfinished`."""
         now_s = self._clock()
         if now_s < self.due_s:
             return []
         if not self._to_ask:
-            self._to_ask.extend(unfinished())
+            self._to_ask.extend(unfinished)
             self._began_s = now_s
         found = []
         while self._to_ask and self._clock() - now_s < SLICE_S:

@@ -100,9 +100,9 @@ class PromptAnswer(Answer):
     def fail(self, error: Exception) -> None:
         """End the request with `error`, unless another prompt's has ended it."""
         if not self._batch.has_failed:
-            self._batch.has_failed = True
             super().fail(naming_prompt(self.prompt_index, error)
                          if isinstance(error, ServingError) else error)
+            self._batch.has_failed = True
         self.is_finished = True
 
     def is_abandoned(self) -> bool:

@@ -15,18 +15,20 @@ from collections import deque
 from collections.abc import Sequence
 
 from tritonlm.backend.arrivals import Cancellation, Refusal
+from tritonlm.backend.endings import Endings
 from tritonlm.backend.engines import EngineLost, EngineResources, Engines, EngineStats, Event
 from tritonlm.backend.epilogue import Epilogue
-from tritonlm.backend.generation import CANCELLED_VALUES, Answer, Generation
+from tritonlm.backend.generation import Generation
 from tritonlm.backend.hang_ups import HangUps
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.outbox import Outbox
+from tritonlm.backend.unfinished import Unfinished
 from tritonlm.backend.vital import vital_thread
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
-from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm.errors import InvalidArgument, ServingError, Unavailable
 
 SWEEP_INTERVAL_S = 0.1
 """How often deadlines are looked at."""
@@ -51,8 +53,8 @@ class Session:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._engines = Engines(config, endpoint, self._wake_fd, keepers)
         self._inbox: deque[Generation | Refusal | Cancellation] = deque()
-        self._generations: dict[int, Generation] = {}
-        """By the key of each of their sequences."""
+        self._unfinished = Unfinished()
+        self._endings = Endings(epilogue)
         self._cancellations: dict[int, Cancellation] = {}
         self._num_keys = 0
         self._sweep_due_s = 0.0
@@ -106,7 +108,7 @@ class Session:
         os.close(self._wake_fd)
 
     def _is_full(self) -> bool:
-        return len(self._generations) + len(self._inbox) >= self._config.max_unfinished_requests
+        return len(self._unfinished) + len(self._inbox) >= self._config.max_unfinished_requests
 
     def _run(self) -> None:
         self._engines.connect()
@@ -118,16 +120,17 @@ class Session:
             self._sweep()
             self._end_abandoned()
             self._engines.flush()
-            self._metrics.show_unfinished(len(self._generations))
+            self._metrics.show_unfinished(len(self._unfinished))
             self._metrics.flush()
         self._fail_all(Unavailable(STOPPING))
         self._take_inbox()
         self._fail_all(Unavailable(STOPPING))
+        self._endings.retry()
         self._engines.close()
         self._epilogue.close()
 
     def _wait_ms(self) -> int:
-        if not self._generations:
+        if not self._unfinished:
             return IDLE_WAIT_MS
         due_s = min(self._hang_ups.due_s, self._outbox.due_s) - time.monotonic()
         return math.ceil(1000 * min(max(due_s, 0), SWEEP_INTERVAL_S))
@@ -143,7 +146,7 @@ class Session:
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Refusal):
-                self._end_with(item.answer, item.error, is_refusal=True)
+                self._endings.fail(item.answer, item.error, is_refusal=True)
             elif isinstance(item, Generation):
                 self._enter(item)
             elif self._engines.num_ready:
@@ -157,7 +160,7 @@ class Session:
     def _enter(self, generation: Generation) -> None:
         generation.enter(self._num_keys + 1)
         self._num_keys += len(generation.keys)
-        self._generations |= dict.fromkeys(generation.keys, generation)
+        self._unfinished.add(generation)
         if self._engines.num_ready:
             self._engines.submit(generation.submissions())
 
@@ -165,9 +168,9 @@ class Session:
         """Take all that the engines have said; then send what makes responses."""
         for event in self._engines.receive():
             if isinstance(event, messages.Tokens):
-                self._outbox.take(event, self._generations)
+                self._outbox.take(event, self._unfinished.by_key)
             elif isinstance(event, EngineLost):
-                self._deliver(len(self._generations))
+                self._deliver(len(self._unfinished))
                 self._lose(event)
             else:
                 self._handle(event)
@@ -193,8 +196,7 @@ class Session:
     def _forget(self, generation: Generation) -> None:
         self._engines.forget(generation.keys)
         self._outbox.discard(generation)
-        for key in generation.keys:
-            del self._generations[key]
+        self._unfinished.remove(generation)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, messages.Ready):
@@ -205,7 +207,7 @@ class Session:
         elif isinstance(event, messages.Refused):
             self._fail_keys([event.key], Unavailable(event.message), is_refusal=True)
         elif isinstance(event, messages.CancelReply) and event.key in self._cancellations:
-            self._answer_cancellation(self._cancellations.pop(event.key), event.num_cancelled)
+            self._endings.reply(self._cancellations.pop(event.key), event.num_cancelled)
         elif isinstance(event, EngineStats):
             self._metrics.show_engine(event)
         elif isinstance(event, EngineResources):
@@ -214,7 +216,7 @@ class Session:
     def _gain_engine(self, limits: messages.Ready) -> None:
         """An engine is ready: give it what has waited for one."""
         self.limits = limits
-        for generation in self._unfinished():
+        for generation in self._unfinished:
             if not generation.is_submitted:
                 self._engines.submit(generation.submissions())
         if self._engines.num_ready == self._config.num_engines:
@@ -229,46 +231,35 @@ class Session:
         self, keys: Sequence[int], error: ServingError, is_refusal: bool = False
     ) -> None:
         for key in keys:
-            if key in self._generations:
-                self._fail(self._generations[key], error, is_refusal)
+            generation = self._unfinished.by_key.get(key)
+            if generation is not None:
+                self._fail(generation, error, is_refusal)
 
     def _fail_all(self, error: ServingError) -> None:
-        for generation in self._unfinished():
+        for generation in self._unfinished:
             self._fail(generation, error)
         for cancellation in self._cancellations.values():
-            self._end_with(cancellation.answer, error, is_refusal=False)
+            self._endings.fail(cancellation.answer, error, is_refusal=False)
         self._cancellations.clear()
-
-    def _unfinished(self) -> list[Generation]:
-        return [generation for key, generation in self._generations.items()
-                if key == generation.keys.start]
 
     def _fail(self, generation: Generation, error: Exception, is_refusal: bool = False) -> None:
         self._engines.cancel(generation.keys)
         self._forget(generation)
-        self._end_with(generation.answer, error, is_refusal, generation)
-
-    def _end_with(
-        self, answer: Answer, error: Exception, is_refusal: bool,
-        generation: Generation | None = None,
-    ) -> None:
-        answer.fail(error)
-        code = error.code if isinstance(error, ServingError) else ServingError.code
-        self._epilogue.tell(answer, "refused" if is_refusal else "failed", code.lower(),
-                            generation, str(error))
+        self._endings.fail(generation.answer, error, is_refusal, generation)
 
     def _sweep(self) -> None:
         """Look after requests that no engine will end: it is not there, or it hangs."""
         now_s = time.monotonic()
-        if now_s < self._sweep_due_s or not self._generations:
+        if now_s < self._sweep_due_s:
             return
         self._sweep_due_s = now_s + SWEEP_INTERVAL_S
+        self._endings.retry()
         if now_s > self._drain_due_s:
             self._fail_all(Unavailable(STOPPING))
         failures = [] if self._engines.num_ready else self._engines.failures()
         if len(failures) == self._config.num_engines:
             self._fail_all(Unavailable(f"the engine cannot be started: {failures[0]}"))
-        for generation in self._unfinished():
+        for generation in self._unfinished:
             if generation.deadline_s + OVERDUE_S * generation.is_submitted <= now_s:
                 self._end_early(generation, "deadline")
 
@@ -285,16 +276,8 @@ class Session:
 
     def _cancel_waiting(self, cancellation: Cancellation) -> None:
         """Cancel among the requests that wait for an engine."""
-        meant = [generation for generation in self._unfinished()
+        meant = [generation for generation in self._unfinished
                  if generation.options.request_id == cancellation.request_id]
         for generation in meant:
             self._end_early(generation, "cancelled")
-        self._answer_cancellation(cancellation, len(meant))
-
-    def _answer_cancellation(self, cancellation: Cancellation, num_cancelled: int) -> None:
-        if num_cancelled == 0:
-            self._end_with(cancellation.answer, NotFound(
-                f"request_id: no request {cancellation.request_id!r} is running"), is_refusal=True)
-            return
-        cancellation.answer.send(CANCELLED_VALUES, is_final=True)
-        self._epilogue.tell(cancellation.answer, "finished", "cancel")
+        self._endings.reply(cancellation, len(meant))

@@ -48,7 +48,7 @@ def pass_time(time, hang_ups, streams, end_s):
     while time.now_s < end_s:
         time.now_s = max(time.now_s, hang_ups.due_s)
         began_s = time.now_s
-        found += hang_ups.find(lambda: [one for one in streams if not one.answer.is_finished])
+        found += hang_ups.find([one for one in streams if not one.answer.is_finished])
         slices.append(time.now_s - began_s)
     return found, max(slices), sum(slices) / time.now_s
 
@@ -78,7 +78,7 @@ def test_who_has_hung_up_is_found(time, hang_ups, connect):
 
 def test_nobody_is_asked_about_after_the_final_response(time, hang_ups, connect):
     streams = connect(100)
-    hang_ups.find(lambda: streams)
+    hang_ups.find(streams)
     for stream in streams:
         stream.answer.is_finished = True
     pass_time(time, hang_ups, streams, end_s=1.0)

@@ -3,147 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import triton_python_backend_utils as pb_utils
-from engine_peer import TIMEOUT_S, Peer
-from tests.small_tokenizers import build_tokenizer
-from transformers import PreTrainedTokenizerFast
+from engine_peer import TIMEOUT_S
+from scripted_front_end import LENGTH, ending, wait
+from triton_python_backend_utils import ResponseSender
 
 from tritonlm.backend import session as session_module
-from tritonlm.backend.admission import Admission
-from tritonlm.backend.arrivals import Cancellation
-from tritonlm.backend.generation import Answer, Generation
-from tritonlm.backend.session import Session
-from tritonlm.config import ModelConfig
-from tritonlm.contract import FINISH_REASONS, MODELS, Prompt
-from tritonlm.engine import messages
-from tritonlm.engine.endpoint import Endpoint
-from tritonlm.engine.messages import Cancel, CancelById, CancelReply, Ready, Submit
-from tritonlm.options import Options
-from tritonlm.text.encoding import Encoder
-
-TOKENIZER = build_tokenizer("byte_level")
-LIMITS = Ready(max_model_len=100, vocab_size=TOKENIZER.get_vocab_size())
-OUTPUTS = [tensor.name for tensor in MODELS["generate"].outputs]
-LENGTH = FINISH_REASONS.index("length")
-
-
-class Ledger:
-    """Stands for metrics and epilogue: how requests ended."""
-
-    def __init__(self):
-        self.endings = []
-
-    def tell(self, answer, outcome, reason, generation=None, error=""):
-        self.endings.append((outcome, reason))
-
-    def __getattr__(self, _):
-        return lambda *_, **__: None
-
-
-class FrontEnd:
-    """A session whose only engine is the test."""
-
-    def __init__(self, folder, **settings):
-        config = ModelConfig(model=str(folder), **settings)
-        self.endpoint = Endpoint(folder)
-        self.ledger = Ledger()
-        keeper = SimpleNamespace(num_starts=1, note_ready=lambda: None, note_goodbye=lambda: None)
-        self.session = Session(config, self.endpoint, [keeper], self.ledger, self.ledger)
-        self._admission = Admission(config, Encoder(config))
-        self.engine = self.next_engine(is_ready=False)
-        self.session._thread.start()
-
-    def next_engine(self, is_ready=True):
-        self._said = deque()
-        self.engine = Peer(self.endpoint.engine(0).address)
-        if is_ready:
-            assert self.engine.heard() == [messages.Hello()]
-            self.engine.say(LIMITS)
-        return self.engine
-
-    def ask(self, **options):
-        """Hand over a request; gives what its client gets."""
-        request = pb_utils.InferenceRequest({}, outputs=OUTPUTS)
-        answer = Answer(request, MODELS["generate"])
-        self.session.put(self._admission.admit(answer, Prompt(text="The cat"),
-                                               Options(**options), LIMITS))
-        return request.sender
-
-    def cancel(self, request_id):
-        request = pb_utils.InferenceRequest({}, outputs=OUTPUTS)
-        self.session.put(Cancellation(Answer(request, MODELS["generate"]), request_id))
-        return request.sender
-
-    def heard(self, kind):
-        """The next message of that kind that the engine gets; others are passed over."""
-        while True:
-            while self._said:
-                said = self._said.popleft()
-                if isinstance(said, kind):
-                    return said
-            self._said.extend(self.engine.heard())
-
-    def say_tokens(self, *news):
-        """News are (key, token id, reason code)."""
-        keys, token_ids, reasons = zip(*news, strict=True)
-        self.engine.say(messages.Tokens(np.array(keys, np.int64).tobytes(),
-                                        np.array(token_ids, np.int32).tobytes(),
-                                        np.array(reasons, np.uint8).tobytes()))
-
-    def lose_engine(self):
-        self.engine.close()
-
-    def stop(self):
-        if self.session._thread.is_alive():
-            self.session.stop()
-            self.lose_engine()
-
-
-@pytest.fixture
-def start(tmp_path):
-    """A front end with the given settings, whose engine is not ready yet."""
-    PreTrainedTokenizerFast(tokenizer_object=TOKENIZER).save_pretrained(tmp_path)
-    started = []
-
-    def start(**settings):
-        started.append(FrontEnd(tmp_path, **settings))
-        return started[-1]
-
-    yield start
-    for front_end in started:
-        front_end.stop()
-
-
-@pytest.fixture
-def front_end(start):
-    """One with an engine that is ready."""
-    front_end = start(drain_timeout_s=0)
-    assert front_end.engine.heard() == [messages.Hello()]
-    front_end.engine.say(LIMITS)
-    wait(lambda: front_end.session._engines.num_ready)
-    return front_end
-
-
-def wait(is_so):
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
-
-
-def ending(sender):
-    """Finish reason or error of the last response, once it is there."""
-    wait(lambda: sender.is_final)
-    last = sender.sent[-1]
-    if last.has_error():
-        return last.error().message()
-    outputs = {tensor.name(): tensor.as_numpy() for tensor in last.output_tensors()}
-    return outputs["finish_reason"].ravel()[-1].decode()
+from tritonlm.backend.generation import Generation
+from tritonlm.contract import FINISH_REASONS
+from tritonlm.engine.messages import Cancel, CancelById, CancelReply, Submit
 
 
 def test_a_request_goes_to_the_engine_and_its_tokens_come_back(front_end):
@@ -233,10 +102,10 @@ def test_who_hangs_up_is_cancelled_in_the_engine(front_end):
 
 def test_a_full_front_end_turns_away_with_a_hint(start):
     front_end = start(max_unfinished_requests=2)
-    held = front_end.ask(n=2)
-    wait(lambda: len(front_end.session._generations) == 2)
+    held = [front_end.ask(n=2), front_end.ask(n=2)]  # each counts once
+    wait(lambda: front_end.ledger.num_unfinished == 2)
     assert ending(front_end.ask()).endswith("retry in 1 s")
-    assert not held.is_final
+    assert not any(client.is_final for client in held)
     assert front_end.ledger.endings == [("refused", "unavailable")]
 
 
@@ -256,6 +125,16 @@ def test_a_drain_lets_finish_turns_away_and_then_ends(start):
     assert not before.is_final
     assert ending(before).startswith("UNAVAILABLE: the server is stopping")
     assert front_end.ledger.endings == [("refused", "unavailable"), ("failed", "unavailable")]
+
+
+def test_what_the_engine_says_of_a_cancel_that_a_drain_has_ended_is_passed_over(
+        front_end):
+    client = front_end.cancel("mine")
+    key = front_end.heard(CancelById).key
+    front_end.session.drain(is_unload=False)
+    assert ending(client).startswith("UNAVAILABLE: the server is stopping")
+    front_end.engine.say(CancelReply(key, 1))
+    assert ending(front_end.cancel("other")).startswith("UNAVAILABLE: ")  # the thread is alive
 
 
 def test_a_session_that_stops_ends_all_that_it_has(start):
@@ -280,3 +159,22 @@ def test_a_response_that_cannot_be_made_fails_its_request_alone(front_end, monke
     assert list(map(ending, clients)) == [
         "INTERNAL: internal error; the server's log says more", "length"]
     assert front_end.ledger.endings == [("failed", "internal"), ("finished", "length")]
+
+
+@pytest.mark.parametrize("ask", ["ask", "cancel"])
+def test_an_error_that_cannot_be_sent_is_sent_when_it_can(start, monkeypatch, ask):
+    """Nobody is left without an end, and the thread goes on."""
+    send, tries = ResponseSender.send, []
+
+    def send_or_fail(sender, *args, **kwargs):
+        tries.append(sender)
+        if tries.count(sender) < 3:
+            raise RuntimeError("no shared memory")
+        send(sender, *args, **kwargs)
+
+    monkeypatch.setattr(ResponseSender, "send", send_or_fail)
+    front_end = start(drain_timeout_s=0)
+    front_end.endpoint.engine(0).write_failure("no GPU")
+    client = front_end.ask() if ask == "ask" else front_end.cancel("mine")
+    assert ending(client).startswith(("UNAVAILABLE: ", "NOT_FOUND: "))
+    assert len(front_end.ledger.endings) == 1
