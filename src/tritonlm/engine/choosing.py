@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from tritonlm.engine.batch import Batch
+from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.logprobs import output_logprobs, prompt_logprobs
 from tritonlm.engine.penalties import adjust
 from tritonlm.engine.sampler import SamplingRows, sample
+from tritonlm.engine.slices import slices
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
+
+BYTES_PER_LOGIT = 128
+"""What drawing takes, with all options."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,26 @@ def choose(
 ) -> Chosen:
     """Draw a token for each of `batch.sampled`.
 
-    `logits`, float32 [m, V], are those after the last token of each, which are `newest`,
-    int64 [m]; `asked`, [n, V] in any precision, those after the n tokens `batch.asked`.
+    `logits`, [m, V], are those after the last token of each, which are `newest`, int64 [m];
+    `asked`, [n, V], those after the n tokens `batch.asked`. Both may be in any precision.
     """
     logprobs, rows = [], batch.rows[batch.sampled]
     if batch.asked.size:
         logprobs.append(prompt_logprobs(asked, batch, table))
     if not rows.size:
         return Chosen(newest, logprobs)
-    scores = logits
-    if table.sampling.changes_logits[rows].any():
-        scores = adjust(logits, table, rows, newest)
-    if table.sampling.temperature[rows].any():
-        token_ids = sample(scores, SamplingRows.of(table, rows, logits.device))
-    else:
-        token_ids = scores.argmax(dim=-1)
+    token_ids = torch.cat([_draw(logits[part], table, rows[part], newest[part])
+                           for part in slices(len(rows), logits.shape[1] * BYTES_PER_LOGIT)])
     measured = output_logprobs(logits, batch, table, token_ids)
     return Chosen(token_ids, [*logprobs, *([measured] if measured is not None else [])])
 
+
+def _draw(
+    logits: torch.Tensor, table: RequestTable, rows: Int32, newest: torch.Tensor
+) -> torch.Tensor:
+    scores = logits.float()
+    if table.sampling.changes_logits[rows].any():
+        scores = adjust(scores, table, rows, newest)
+    if table.sampling.temperature[rows].any():
+        return sample(scores, SamplingRows.of(table, rows, logits.device))
+    return scores.argmax(dim=-1)

@@ -36,7 +36,7 @@ class Deadlines:
         heapq.heappush(self._due, (deadline_s, name))
 
     def pass_by(self, now_s: float) -> list[Name]:
-        """The requests that are not over, and whose deadline has passed; they are watched no more."""
+        """The requests whose deadline has passed, and that are not over; each is named once."""
         late = []
         while self._due and self._due[0][0] <= now_s:
             entry = heapq.heappop(self._due)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from tritonlm.engine.batch import Batch, Int32
 from tritonlm.engine.device import put
+from tritonlm.engine.slices import slices
 from tritonlm.engine.table import RequestTable
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
-SLICE_TOKENS = 256
-"""How many distributions are normalised at once: each takes the size of the vocabulary."""
+BYTES_PER_LOGIT = 16
+"""What measuring takes."""
 
 
 def prompt_logprobs(logits: torch.Tensor, batch: Batch, table: RequestTable) -> TokenLogprobs:
@@ -23,7 +24,8 @@ def prompt_logprobs(logits: torch.Tensor, batch: Batch, table: RequestTable) -> 
     positions = batch.positions[batch.asked] + 1
     token_ids = put(table.token_ids[rows, positions], logits.device)
     count = int(table.sampling.num_prompt_logprobs[rows].max())
-    return TokenLogprobs(rows, positions, *_measure(logits, token_ids, count))
+    places = torch.arange(rows.size, device=logits.device)
+    return TokenLogprobs(rows, positions, *_measure(logits, places, token_ids, count))
 
 
 def output_logprobs(
@@ -34,20 +36,20 @@ def output_logprobs(
     asked = np.flatnonzero(table.sampling.num_logprobs[rows] >= 0)
     if not asked.size:
         return None
-    index = put(asked, logits.device)
     count = int(table.sampling.num_logprobs[rows].max())
     return TokenLogprobs(rows[asked], batch.context_lens[batch.sampled][asked],
-                         *_measure(logits[index], token_ids[index], count))
+                         *_measure(logits, put(asked, logits.device), token_ids, count))
 
 
 def _measure(
-    logits: torch.Tensor, token_ids: torch.Tensor, count: int
+    logits: torch.Tensor, places: torch.Tensor, token_ids: torch.Tensor, count: int
 ) -> tuple[Int32, NDArray[np.float32]]:
-    """Ids and log probabilities of `token_ids`, [n], and of the `count` most likely tokens."""
+    """Ids and log probabilities of those of `token_ids` and `logits`, [m] and [m, V], that stand
+    at `places`, int64 [n], and of the `count` most likely tokens there.
+    """
     count = min(count, logits.shape[1])
-    pairs = [_measure_slice(logits[start : start + SLICE_TOKENS],
-                            token_ids[start : start + SLICE_TOKENS], count)
-             for start in range(0, len(logits), SLICE_TOKENS)]
+    parts = [places[part] for part in slices(len(places), logits.shape[1] * BYTES_PER_LOGIT)]
+    pairs = [_measure_slice(logits[part], token_ids[part], count) for part in parts]
     ids, values = zip(*pairs, strict=True)
     return _on_host(torch.cat(ids).int()), _on_host(torch.cat(values))
 

@@ -39,7 +39,7 @@ class Runner:
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> torch.Tensor:
-        """What the model predicts, float32 [n + m, V].
+        """What the model predicts, in its type, [n + m, V].
 
         After the n tokens `batch.asked`; then after the last token of each of `batch.sampled`.
         """
@@ -55,7 +55,7 @@ class Runner:
                 use_cache=False,
                 **kept,
             ).logits[0]
-        return (logits if wanted is None or kept else logits[wanted]).float()
+        return logits if wanted is None or kept else logits[wanted]
 
     def _wanted(self, batch: Batch) -> torch.Tensor | None:
         """The tokens whose logits are wanted; None if these are all, in their order."""
