@@ -127,9 +127,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End what still runs, and the connections."""
-        self._watch.close()
         for transport in self._transports:
             await transport.close()
+        self._watch.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -143,11 +143,9 @@ class AsyncClient:
         def connect(address: Address) -> AsyncTransport:
             kind = AsyncHttpTransport if address.is_http else AsyncGrpcTransport
             return kind(address, self._connections)
-        return Servers(self._addresses, connect, self._policy)
-
-    @cached_property
-    def _watch(self) -> LoadWatch:
-        return LoadWatch(self._servers)
+        servers = Servers(self._addresses, connect, self._policy)
+        self._watch = LoadWatch(servers)
+        return servers
 
     @property
     def _transports(self) -> list[AsyncTransport]:
@@ -158,7 +156,6 @@ class AsyncClient:
     ) -> AsyncStream:
         request = text_request(self.model, prompt, options, is_stream)
         attempts = Attempts(self._servers, request, Deadline(timeout_s))
-        self._watch  # noqa: B018 - it looks from the first request on
         return AsyncStream(attempts, self._models, self._retry)
 
     async def _infer(self, requests: Sequence[Request], timeout_s: float | None) -> list[Tensors]:

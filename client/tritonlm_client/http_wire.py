@@ -70,8 +70,10 @@ def event_chunks(line: str) -> list[Chunk]:
 def failure(url: str, status: int, text: str) -> ServingError:
     """The error of an answer whose status is not 200."""
     try:
-        told = str(json.loads(text.removeprefix(EVENT))["error"])
-    except (ValueError, TypeError, KeyError):  # not of Triton, but of something before it
+        told = json.loads(text.removeprefix(EVENT))["error"]
+    except (ValueError, TypeError, KeyError):
+        told = None
+    if not isinstance(told, str):  # not of Triton, but of something before it
         return from_code(STATUS_CODES.get(status, ""), f"{url}: status {status}: {text[:200]}")
     error = from_message(told)
     return error if type(error) is not ServingError else from_code(

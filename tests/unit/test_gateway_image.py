@@ -34,7 +34,7 @@ def absent_modules():
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (["gateway", "--servers", "nonsense"], "HOST:GRPC_PORT"),
-    (["health", "--url", "localhost:9"], "no server answers"),
+    (["health", "--url", "localhost:9"], "no Triton server answers"),
     (["top", "localhost:9", "--once"], "no metrics at"),
     (["new-key", "alice"], "sha256"),
 ])

@@ -49,7 +49,8 @@ def chat(
                "top_k": top_k, "min_p": min_p, "seed": seed, "stop": stop}
     with connect(url, model) as client:
         if not client.is_ready():
-            raise Unavailable(f"{model} at {url} is not ready")
+            raise Unavailable(f"{model} at {url} is not ready; `tritonlm models` lists those "
+                              "that are")
         write(f"{model} at {url}. {HELP}\n")
         _converse(client, Conversation(system), options)
 

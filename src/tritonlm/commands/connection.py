@@ -15,14 +15,15 @@ def connect(url: str, model: str) -> Iterator[Client]:
     with Client(url, model) as client:
         try:
             yield client
-        except NotFound as error:
-            raise NotFound(f"{error.message}; `tritonlm models` lists those there are") from None
-        except Unavailable:
-            if client.is_live():
+        except (NotFound, Unavailable) as error:
+            if not client.is_live():
+                raise no_server(url) from None
+            if isinstance(error, Unavailable):
                 raise
-            raise no_server(url) from None
+            raise NotFound(f"{error.message}; `tritonlm models` lists those there are") from None
 
 
 def no_server(url: str) -> Unavailable:
     """The error of a server that does not answer."""
-    return Unavailable(f"no server answers at {url}; `make serve` starts one here")
+    return Unavailable(f"no Triton server answers at {url}: HOST:PORT is its gRPC port, "
+                       "http://HOST:PORT that of HTTP; `make serve` starts one here")

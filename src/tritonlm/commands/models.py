@@ -17,7 +17,7 @@ from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Url
 from tritonlm.contract import OPTION_TENSORS
 from tritonlm_client import ModelInfo
 
-COLUMNS = ("name", "version", "state", "decoupled", "inputs", "outputs")
+COLUMNS = ("name", "version", "state", "decoupled", "inputs → outputs")
 OPTION_NAMES = {tensor.name for tensor in OPTION_TENSORS}
 
 
@@ -63,8 +63,9 @@ def _table(found: Iterable[ModelInfo]) -> Table:
     table = Table(*(Column(name, overflow="fold") for name in COLUMNS), box=SIMPLE_HEAD)
     for model in found:
         state = f"{model.state}: {model.reason}" if model.reason else model.state
+        outputs = ", ".join(tensor.name for tensor in model.outputs)
         table.add_row(model.name, model.version, state, "yes" if model.is_decoupled else "no",
-                      _input_names(model), "\n".join(tensor.name for tensor in model.outputs))
+                      f"{_input_names(model)} → {outputs}")
     return table
 
 
@@ -73,4 +74,4 @@ def _input_names(model: ModelInfo) -> str:
     names = [f"{tensor.name}?" if tensor.is_optional else tensor.name
              for tensor in model.inputs if tensor.name not in OPTION_NAMES]
     num_options = len(model.inputs) - len(names)
-    return "\n".join([*names, f"{num_options} options"] if num_options else names)
+    return ", ".join([*names, f"{num_options} options"] if num_options else names)

@@ -10,7 +10,7 @@ import typer
 from tritonlm.errors import InvalidArgument
 
 Url: TypeAlias = Annotated[
-    str, typer.Option(envvar="TRITONLM_URL", help="Host and gRPC port of the server.")]
+    str, typer.Option(envvar="TRITONLM_URL", help="The server: HOST:PORT of its gRPC, or http://HOST:PORT.")]
 Model: TypeAlias = Annotated[str, typer.Option(help="The model, as the server names it.")]
 MaxTokens: TypeAlias = Annotated[
     int | None, typer.Option(help="At most this many tokens; the server has a default.")]

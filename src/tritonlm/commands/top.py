@@ -8,6 +8,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,8 @@ def top(
     interval_s: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 1.0,
     window_s: Annotated[float, typer.Option(
         help="Seconds that rates and latencies are of.", min=1.0)] = 10.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one frame, after two looks.")] = False,
+    once: Annotated[bool, typer.Option(
+        "--once", help="Print one frame, after two looks, as without a terminal.")] = False,
     svg: Annotated[Path | None, typer.Option(
         metavar="FILE", help="With --once: draw the frame there, too.", dir_okay=False)] = None,
 ) -> None:
@@ -45,7 +47,7 @@ def top(
     console = Console(record=svg is not None)
     if not console.is_terminal:
         console.width = max(console.width, PIPED_COLUMNS)
-    if once:
+    if once or not console.is_terminal:
         time.sleep(interval_s)
         watch.look()
         console.print(watch.frame())
@@ -126,5 +128,5 @@ def _read(url: str) -> str | None:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             text: str = answer.read().decode()
             return text
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last if it speaks no HTTP: a gRPC port
         return None

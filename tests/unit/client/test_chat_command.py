@@ -61,7 +61,8 @@ def test_chat_with_a_model_that_is_not_ready_is_one_line():
     with serve(echo) as triton:
         result = run(triton, "chat")
     assert result.exit_code == 1
-    assert result.stderr == f"tritonlm: generate at {triton.url} is not ready\n"
+    assert result.stderr == (f"tritonlm: generate at {triton.url} is not ready; "
+                             "`tritonlm models` lists those that are\n")
 
 
 def test_ctrl_c_ends_an_answer_but_not_the_chat():

@@ -149,3 +149,13 @@ def test_cancel_says_whether_the_request_ran(api):
     with serve(script_of(failure(Unavailable("stopping").coded_message))) as triton, \
             pytest.raises(Unavailable):
         api.call(triton.url, "cancel", "mine")
+
+
+def test_an_error_of_a_client_that_was_closed_is_told_as_it_is():
+    """The second try finds no connection, and nothing that could be cancelled."""
+    with serve(script_of(failure("UNAVAILABLE: no"))) as triton:
+        client = Client(triton.url)
+        stream = client.stream("Hi")
+        client.close()
+        with pytest.raises(ValueError, match="closed"):
+            list(stream)

@@ -6,6 +6,7 @@ import signal
 import pytest
 from calls import WAIT_S, endless
 from command_runs import loaded, run, started
+from page_server import serve_page
 from triton_service import chunk, empty_final, failure, serve, tensors
 from typer.testing import CliRunner
 
@@ -139,7 +140,17 @@ def test_a_server_that_is_not_there_is_one_line(command):
     result = CliRunner().invoke(app, [*command, "--url", "localhost:9"])
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "tritonlm: no server answers at localhost:9; `make serve` starts one here"]
+        "tritonlm: no Triton server answers at localhost:9: HOST:PORT is its gRPC port, "
+        "http://HOST:PORT that of HTTP; `make serve` starts one here"]
+
+
+@pytest.mark.parametrize("command", [["generate", "Hi"], ["chat"], ["models"], ["health"]])
+def test_what_is_no_triton_server_is_said_to_be_none(command):
+    with serve_page("no such path", status=404) as server:
+        url = f"http://localhost:{server.server_port}"
+        result = CliRunner().invoke(app, [*command, "--url", url])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"tritonlm: no Triton server answers at {url}: ")
 
 
 def test_a_model_that_is_not_there_is_told_with_the_command_that_lists_them():
@@ -161,7 +172,7 @@ def test_models_are_a_table():
     with serve(spelled) as triton:
         triton.models = loaded("generate") | {("broken", "UNAVAILABLE"): None}
         result = run(triton, "models")
-    words = result.stdout.split()
+    words = result.stdout.replace(",", "").split()
     assert words[words.index("generate"):][:4] == ["generate", "1", "READY", "yes"]
     assert words[words.index("broken"):][:4] == ["broken", "1", "UNAVAILABLE", "no"]
     assert "text_input?" in words

@@ -1,14 +1,13 @@
 """Several servers: who is asked, what if one fails, and circuit breakers."""
 
 import asyncio
-import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 
 import pytest
-from tests.drills.waiting import LIMIT_S
+from page_server import serve_page
+from tests.drills.waiting import LIMIT_S, until
 from triton_service import chunk, failure, serve
 
 from tritonlm.errors import InvalidArgument, NotFound, Unavailable
@@ -175,35 +174,24 @@ def test_the_load_of_servers_decides():
     assert [next(servers.round(model)).name for model in "mmmn"] == ["idle:1"] * 4
 
 
-@contextmanager
-def metrics_page(text):
-    """The port of a page of metrics."""
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("localhost", 0), Page) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-
-
 def test_loads_come_from_the_servers_own_metrics(servers):
-    with metrics_page('tritonlm_requests_running{engine="0"} 200\n') as busy_port, \
-            metrics_page('tritonlm_requests_running{engine="0"} 1\n') as idle_port:
+    with serve_page('tritonlm_requests_running{engine="0"} 200\n') as busy_page, \
+            serve_page('tritonlm_requests_running{engine="0"} 1\n') as idle_page:
         busy, idle = servers(says("busy"), says("idle"))
-        addresses = [f"{busy.url}:{busy_port}", f"{idle.url}:{idle_port}"]
+        addresses = [f"{busy.url}:{busy_page.server_port}", f"{idle.url}:{idle_page.server_port}"]
         with Client(addresses, policy="batch") as client:
             end_s = time.monotonic() + LIMIT_S
             while [client.generate("Hi").text for _ in range(8)] != ["idle"] * 8:
                 assert time.monotonic() < end_s
+
+
+@pytest.mark.parametrize("method", ["generate", "embed"])
+async def test_the_async_client_reads_metrics_from_its_first_request_on(method):
+    with serve_page("") as page:
+        async with AsyncClient(f"localhost:9:{page.server_port}", retry=ONCE) as client:
+            with pytest.raises(Unavailable):
+                await getattr(client, method)(["a text"] if method == "embed" else "a text")
+            await until(lambda: page.paths, "nobody has read the metrics")
 
 
 def test_a_long_prompt_goes_where_it_was_before():

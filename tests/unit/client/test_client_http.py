@@ -46,6 +46,11 @@ def test_a_status_is_an_error(status, text, kind):
     assert type(failure("http://a:1", status, text)) is kind
 
 
+def test_what_does_not_speak_as_triton_is_named_and_quoted():
+    told = '{"error": {"message": "no such path"}}'  # as the gateway's are
+    assert failure("http://a:1", 404, told).message == f"http://a:1: status 404: {told}"
+
+
 def test_tasks_are_sent_in_requests_of_so_many_rows():
     requests = embed_requests("embed", ["a"] * (MAX_ROWS + 1), 8)
     assert [request.tensors["text_input"].shape for request in requests] == [(MAX_ROWS, 1), (1, 1)]

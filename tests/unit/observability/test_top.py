@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+from page_server import serve_page
 from rich.console import Console
 from tests.unit.observability.test_rules import ALERTS
+from triton_service import serve
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
@@ -149,46 +148,33 @@ def test_a_frame_shows_it_all(interval):
 
 
 @pytest.fixture
-def server():
-    """A server that has one page after the other."""
-    pages = iter((EARLY, LATE, LATE))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.end_headers()
-            self.wfile.write(next(pages).encode())
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield SimpleNamespace(address=f"127.0.0.1:{server.server_port}")
-        server.shutdown()
+def address():
+    """That of a server which has one page after the other."""
+    with serve_page(EARLY, LATE) as server:
+        yield f"127.0.0.1:{server.server_port}"
 
 
-def test_once_prints_one_frame(server):
-    result = CliRunner().invoke(app, ["top", server.address, "--once", "--interval-s", "0.2"],
+def test_once_prints_one_frame(address):
+    result = CliRunner().invoke(app, ["top", address, "--once", "--interval-s", "0.2"],
                                 env={"COLUMNS": "80"})  # what there is no terminal for has room
     assert result.exit_code == 0, result.output
     assert "prompt tokens/s" in result.output
-    assert f"generate 0 ({server.address})" in result.output
+    assert f"generate 0 ({address})" in result.output
     assert "TritonlmErrors: generate" in result.output
 
 
-def test_a_frame_may_be_a_picture(server, tmp_path):
+def test_a_frame_may_be_a_picture(address, tmp_path):
     picture = tmp_path / "top.svg"
-    result = CliRunner().invoke(app, ["top", server.address, "--once", "--interval-s", "0.2",
+    result = CliRunner().invoke(app, ["top", address, "--once", "--interval-s", "0.2",
                                       "--svg", str(picture)])
     assert result.exit_code == 0, result.output
     texts = {text.replace("\xa0", " ").strip()
              for text in ElementTree.parse(picture).getroot().itertext()}
-    assert texts >= {f"tritonlm top {server.address}", "TritonlmErrors: generate"}
+    assert texts >= {f"tritonlm top {address}", "TritonlmErrors: generate"}
 
 
-def test_servers_behind_a_name_come_and_go(server, monkeypatch):
-    port = server.address.rpartition(":")[2]
+def test_servers_behind_a_name_come_and_go(address, monkeypatch):
+    port = address.rpartition(":")[2]
     found = iter((["127.0.0.9", "127.0.0.1"], ["127.0.0.1"]))
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: (
@@ -197,7 +183,7 @@ def test_servers_behind_a_name_come_and_go(server, monkeypatch):
     result = CliRunner().invoke(app, ["top", f"dns:triton:{port}", "--once",
                                       "--interval-s", "0.2"])
     assert result.exit_code == 0, result.output
-    assert f"generate 0 ({server.address})" in result.output
+    assert f"generate 0 ({address})" in result.output
     assert "127.0.0.9" not in result.output
 
 
@@ -217,3 +203,10 @@ def test_without_a_server_the_error_says_what_to_give():
     result = CliRunner().invoke(app, ["top", "127.0.0.1:9", "--once"])
     assert result.exit_code == 1
     assert result.stderr.startswith("tritonlm: no metrics at http://127.0.0.1:9/metrics; give ")
+
+
+def test_a_port_that_speaks_no_http_has_no_metrics():
+    with serve(lambda *_: iter(())) as triton:
+        result = CliRunner().invoke(app, ["top", triton.url, "--once"])
+    assert (result.exit_code, result.stderr.partition("; ")[0]) == (
+        1, f"tritonlm: no metrics at http://{triton.url}/metrics")
