@@ -64,7 +64,7 @@ class ModelConfig:
     prefix_cache: bool = True
     """true or false: keep what is computed for prompts and outputs, for prompts that begin so."""
     priority_ageing_s: float = 10.0
-    """How long a request waits before it moves up a class, from low to normal to high to urgent."""
+    """How long a request waits before it moves up a class, and in the end before all but urgent."""
     num_engines: int = 1
     """Copies of the model, each with a process of its own; on GPUs each has a GPU of its own."""
     tensor_parallel: int = 1

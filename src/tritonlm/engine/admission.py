@@ -67,9 +67,9 @@ class Admission:
 
     def _enter(self, request: Request, found: list[int], now_s: float) -> int:
         """Give `request` its row; how many tokens it wants of the next step."""
-        self._queue.take(request, now_s)
-        self._running.add(request, found, now_s)
         num_found = len(found) * self._running.table.block_size
+        self._queue.take(request, request.num_tokens - num_found, now_s)
+        self._running.add(request, found, now_s)
         if self._config.prefix_cache:
             self.num_prefix_tokens_looked_up += request.num_tokens
             self.num_prefix_tokens_hit += num_found

@@ -1,11 +1,11 @@
 """The requests that wait for a row: lanes by class and age, taken turns in by the users.
 
     urgent              in order of arrival, like every lane of one user
-    aged                waited through all lanes below
+    aged                waited through all lanes below; of the same class as high ones
     high, normal, low   one lane up after each `ageing_s` of waiting
 
 The upper lane goes first, but no stream of urgent requests holds up the aged ones for good: after
-`URGENT_TURNS` of them an aged one has its turn.
+`URGENT_TURNS` of them an aged one has its turn, and is urgent from then on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WaitingQueue:
 
     @property
     def has_urgent(self) -> bool:
-        """Whether a request that came as urgent can be taken."""
+        """Whether an urgent request can be taken."""
         return bool(self._lanes[URGENT])
 
     def oldest_wait_s(self, now_s: float) -> float:
@@ -83,10 +83,13 @@ class WaitingQueue:
                 return next(iter(lane[user]))
         return None
 
-    def take(self, request: Request, now_s: float) -> None:
-        """The first request leaves because it gets a row."""
+    def take(self, request: Request, num_tokens: int, now_s: float) -> None:
+        """The first request leaves because it gets a row; `num_tokens` are computed for it."""
         self._num_urgent_turns = self._num_urgent_turns + 1 if request.lane == URGENT else 0
+        self._users.charge(request.user, num_tokens)
         self.leave(request, now_s)
+        if request.lane == AGED and self.has_urgent:
+            request.lane = URGENT  # those before whom it goes are not to throw it out
 
     def park(self, request: Request) -> None:
         """`request` is nobody's next until it is unparked; it may be parked already."""

@@ -41,7 +41,7 @@ class Request:
     @property
     def priority(self) -> int:
         """Its class by now; 0 is the most urgent."""
-        return max(self.lane - AGED, 0)
+        return 0 if self.lane == URGENT else max(self.lane - AGED, 1)
 
     @property
     def num_tokens(self) -> int:

@@ -141,7 +141,7 @@ class Scheduler:
         """Count the tokens of `batch`, which is launched."""
         self.table.num_computed[batch.rows] = batch.context_lens
         self.table.append_pending(batch.rows[batch.sampled])
-        self._users.charge(self.table.user[batch.rows], batch.num_new)
+        self._users.charge_each(self.table.user[batch.rows[batch.sampled]])
 
     def commit(self, batch: Batch, token_ids: Int32, now_s: float) -> Committed:
         """Fill in the sampled `token_ids`, int32 [m], of the oldest launched batch.

@@ -36,9 +36,16 @@ class Users:
             del self._numbers[self._names[number]]
             self._free_numbers.append(number)
 
-    def charge(self, numbers: NDArray[np.int32], num_tokens: NDArray[np.int32]) -> None:
-        """Each of `numbers`, [n] and not necessarily distinct, was served `num_tokens`, [n]."""
-        self._num_tokens += np.bincount(numbers, num_tokens, self._num_tokens.size)
+    def charge(self, number: int, num_tokens: int) -> None:
+        """User `number` is served the `num_tokens` of a prompt.
+
+        They count before they are computed: else many prompts of one user would be let in at once.
+        """
+        self._num_tokens[number] += num_tokens
+
+    def charge_each(self, numbers: NDArray[np.int32]) -> None:
+        """Each of `numbers`, [n] and not necessarily distinct, is served a token."""
+        self._num_tokens += np.bincount(numbers, minlength=self._num_tokens.size)
 
     def num_tokens(self, number: int) -> float:
         """Tokens that user `number` was served."""

@@ -163,6 +163,41 @@ def test_aged_requests_do_not_hold_up_urgent_ones():
     assert 30 in outcomes.reasons
 
 
+def test_running_requests_that_have_aged_do_not_hold_up_urgent_ones():
+    clock = Clock()
+    engine = make_engine(num_rows=4, num_blocks=60, clock=clock, priority_ageing_s=10.0)
+    outcomes = Outcomes()
+    for key in range(60):
+        engine.submit(0, long(key))
+    for _ in range(100):
+        outcomes.gather(engine.step())
+        clock.now_s += 1.0
+    assert engine.stats().num_preemptions == 0
+    engine.submit(0, short(60, priority=URGENT))
+    outcomes.gather(engine.step())
+    assert 60 in outcomes.token_ids
+    outcomes.gather(run_until_idle(engine))
+    assert set(outcomes.reasons) == set(range(61))
+
+
+def test_an_aged_request_that_has_had_its_turn_before_urgent_ones_is_not_thrown_out():
+    clock = Clock()
+    engine = make_engine(num_rows=1, clock=clock, priority_ageing_s=1.0)
+    engine.submit(0, submit(0, [9, 10], 8, ignore_eos=True))
+    outcomes, waited = Outcomes(), {}
+    for number in range(1, 60):
+        engine.submit(0, short(number, priority=URGENT))
+        outcomes.gather(engine.step())
+        clock.now_s += 1.0
+        waited[number] = len(outcomes.token_ids[0])
+        if 0 in outcomes.reasons:
+            break
+    assert 0 in outcomes.reasons
+    progress = [number for number in waited if 0 < waited[number] < 8]
+    assert progress == list(range(progress[0], progress[0] + len(progress)))
+    assert engine.stats().num_preemptions <= 1
+
+
 def test_aged_requests_do_not_throw_out_their_like():
     clock = Clock()
     engine = make_engine(num_rows=2, clock=clock, priority_ageing_s=1.0)
@@ -183,6 +218,15 @@ def test_users_take_turns_in_a_class():
     order = order_of_first_tokens(engine)
     assert sorted(order.index(key) for key in range(10, 13)) == [1, 3, 5]
     assert [key for key in order if key < 10] == list(range(10))
+
+
+def test_users_take_turns_for_rows_that_are_free_at_once():
+    engine = make_engine(num_rows=4, num_blocks=60)
+    for key in range(10):
+        engine.submit(0, long(key, user="ann"))
+    for key in range(10, 13):
+        engine.submit(0, long(key, user="bob"))
+    assert sorted(order_of_first_tokens(engine, num_steps=1)) == [0, 1, 10, 11]
 
 
 def test_a_user_of_long_requests_gets_fewer_turns():
@@ -251,7 +295,7 @@ def test_all_the_time_that_a_request_waits_counts():
                            lane_of(priority), until_promotion_s=10.0)
                    for key, priority in enumerate((LOW, NORMAL)))
     queue.enter(low, 0.0)
-    queue.take(low, 8.0)
+    queue.take(low, 1, 8.0)
     queue.enter(low, 50.0)
     queue.age(51.0)
     assert low.priority == LOW
