@@ -9,7 +9,7 @@ from typing import Any
 from loadtests.mix import Mix
 from loadtests.shapes import SHAPES
 from loadtests.slo import Slo
-from tritonlm.errors import InvalidArgument
+from tritonlm.config import require
 from tritonlm.options import PRIORITIES
 from tritonlm.server.flags import field_texts
 
@@ -53,19 +53,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
-        _require("arrivals", self.arrivals, self.arrivals in ARRIVALS, ", ".join(ARRIVALS))
-        _require("shape", self.shape, self.shape in SHAPES, ", ".join(SHAPES))
-        _require("rate", self.rate, self.rate > 0, "more than 0")
-        _require("slow_pause_ms", self.slow_pause_ms, self.slow_pause_ms >= 0, "0 and more")
+        require("arrivals", self.arrivals, self.arrivals in ARRIVALS, ", ".join(ARRIVALS))
+        require("shape", self.shape, self.shape in SHAPES, ", ".join(SHAPES))
+        require("rate", self.rate, self.rate > 0, "more than 0")
+        require("slow_pause_ms", self.slow_pause_ms, self.slow_pause_ms >= 0, "0 and more")
         for name in ("abort_share", "slow_share"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
-        _require("abort_share", self.abort_share, self.abort_share + self.slow_share <= 1,
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
+        require("abort_share", self.abort_share, self.abort_share + self.slow_share <= 1,
                  "at most 1 together with slow_share")
         for name in ("prompt_words", "max_tokens"):
             for value in self.mixes[name].values:
-                _require(name, value, value.isdecimal() and int(value) > 0, "numbers from 1")
+                require(name, value, value.isdecimal() and int(value) > 0, "numbers from 1")
         for value in self.mixes["priorities"].values:
-            _require("priorities", value, value in PRIORITIES, ", ".join(PRIORITIES))
+            require("priorities", value, value in PRIORITIES, ", ".join(PRIORITIES))
         self.objectives  # noqa: B018 - raises for a file that is none
 
     @classmethod
@@ -92,8 +92,3 @@ def add_options(parser: Any) -> None:
     for field in fields(Settings):
         group.add_argument(f"--{field.name.replace('_', '-')}", default=field.default,
                            type=type(field.default), help=texts[field.name])
-
-
-def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
-    if not is_allowed:
-        raise InvalidArgument(name, value, f"allowed: {allowed}")

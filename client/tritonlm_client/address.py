@@ -28,10 +28,10 @@ class Address:
     def parse(cls, text: str) -> Address:
         """The address that `text` says; raises `InvalidArgument`."""
         scheme, separator, rest = text.strip().rpartition("://")
-        host, *ports = _split(rest.removesuffix("/"))
+        host, *ports = split_address(rest.removesuffix("/"))
         scheme = scheme if separator else SCHEMES[0]
         if scheme not in SCHEMES or not host or len(ports) not in {1, 2} or not all(
-                map(_is_port, ports)):
+                map(is_port, ports)):
             raise InvalidArgument("servers", text, f"it must be {FORM}")
         metrics_url = f"http://{host}:{ports[1]}/metrics" if len(ports) > 1 else None
         return cls(scheme, f"{host}:{ports[0]}", metrics_url)
@@ -62,12 +62,13 @@ def addresses_of(servers: str | Sequence[str], connections: int) -> list[Address
     return list(dict.fromkeys(map(Address.parse, texts)))
 
 
-def _split(text: str) -> list[str]:
+def split_address(text: str) -> list[str]:
     """Host and ports; an IPv6 host is in brackets."""
     bracketed, bracket, rest = text.rpartition("]")
     host, *ports = rest.split(":")
     return [bracketed + bracket + host, *ports]
 
 
-def _is_port(text: str) -> bool:
+def is_port(text: str) -> bool:
+    """Whether a client can connect to a port that is called so."""
     return text.isdecimal() and 1 <= int(text) <= MAX_PORT

@@ -11,7 +11,8 @@ from tenacity import RetryCallState, retry_if_exception
 from tenacity.stop import stop_base
 from tenacity.wait import wait_random_exponential
 
-from tritonlm.errors import InvalidArgument, Unavailable
+from tritonlm.config import require
+from tritonlm.errors import Unavailable
 from tritonlm_client.deadline import Deadline
 from tritonlm_client.errors import DeadlineExceeded
 
@@ -35,9 +36,9 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
-        _require("num_tries", self.num_tries, self.num_tries >= 1, "1 and more")
-        _require("first_wait_s", self.first_wait_s, self.first_wait_s >= 0, "0 and more")
-        _require("max_wait_s", self.max_wait_s, self.max_wait_s >= self.first_wait_s,
+        require("num_tries", self.num_tries, self.num_tries >= 1, "1 and more")
+        require("first_wait_s", self.first_wait_s, self.first_wait_s >= 0, "0 and more")
+        require("max_wait_s", self.max_wait_s, self.max_wait_s >= self.first_wait_s,
                  "first_wait_s and more")
 
     @property
@@ -75,8 +76,3 @@ class _Stop(stop_base):
     def __call__(self, retry_state: RetryCallState) -> bool:
         return (retry_state.attempt_number >= self._num_tries
                 or not self._deadline.is_within(retry_state.upcoming_sleep))
-
-
-def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
-    if not is_allowed:
-        raise InvalidArgument(name, value, f"allowed: {allowed}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from tritonlm.errors import InvalidArgument
+from tritonlm.config import require
 
 ENSEMBLE = "text_generation"
 DEFAULT_URLS = {"grpc": "localhost:8001", "triton-sse": "localhost:8000", "sse": "localhost:9000",
@@ -48,18 +47,18 @@ class Load:
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
-        _require("backend", self.backend, self.backend in DEFAULT_URLS, ", ".join(DEFAULT_URLS))
+        require("backend", self.backend, self.backend in DEFAULT_URLS, ", ".join(DEFAULT_URLS))
         host, _, port = self.address.rpartition(":")
-        _require("url", self.address, bool(host) and port.isdecimal(), "HOST:PORT")
+        require("url", self.address, bool(host) and port.isdecimal(), "HOST:PORT")
         for name in ("request_rate", "max_concurrency"):
             value = getattr(self, name)
-            _require(name, value, value is None or value > 0, "more than 0")
+            require(name, value, value is None or value > 0, "more than 0")
         for name in ("num_requests", "num_input_tokens", "num_output_tokens", "burstiness",
                      "num_processes"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+            require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         for name in ("num_warm_ups", "temperature", "vocab_size"):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 and more")
-        _require("range_ratio", self.range_ratio, 0 <= self.range_ratio < 1, "0 to less than 1")
+            require(name, getattr(self, name), getattr(self, name) >= 0, "0 and more")
+        require("range_ratio", self.range_ratio, 0 <= self.range_ratio < 1, "0 to less than 1")
 
     @property
     def asks_in_ids(self) -> bool:
@@ -69,8 +68,3 @@ class Load:
     def share(self, total: int) -> int:
         """This process's share of a number."""
         return total // self.num_processes + (self.place < total % self.num_processes)
-
-
-def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
-    if not is_allowed:
-        raise InvalidArgument(name, value, f"allowed: {allowed}")

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from tritonlm.caching.settings import CacheSettings
+from tritonlm.config import require
 from tritonlm.errors import InvalidArgument
 from tritonlm.logs import FORMS
+from tritonlm_client.address import MAX_PORT, is_port, split_address
 
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
-MAX_PORT = 65535
 MAX_WORKERS = 64
 TOOL_PARSERS = ("", "hermes", "llama3", "mistral")
 DNS_PREFIX = "dns:"
@@ -53,8 +53,8 @@ class ServerAddress:
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
         """The address that `text` says; raises `InvalidArgument`."""
-        host, *ports = _split_address(text.strip().removeprefix(DNS_PREFIX))
-        if not host or len(ports) not in {1, 2, 3} or not all(map(_is_port, ports)):
+        host, *ports = split_address(text.strip().removeprefix(DNS_PREFIX))
+        if not host or len(ports) not in {1, 2, 3} or not all(map(is_port, ports)):
             raise InvalidArgument("servers", text, f"it must be {ADDRESS_FORM}")
         others = [*map(int, ports[1:]), None, None]
         return cls(host, int(ports[0]), others[0], others[1],
@@ -121,24 +121,24 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""
-        _require("port", self.port, 0 <= self.port <= MAX_PORT, f"0 to {MAX_PORT}")
-        _require("workers", self.workers, 1 <= self.workers <= MAX_WORKERS, f"1 to {MAX_WORKERS}")
+        require("port", self.port, 0 <= self.port <= MAX_PORT, f"0 to {MAX_PORT}")
+        require("workers", self.workers, 1 <= self.workers <= MAX_WORKERS, f"1 to {MAX_WORKERS}")
         for name in ("streams", "max_body_bytes"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
-        _require("slow_reader_timeout_s", self.slow_reader_timeout_s,
+            require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
+        require("slow_reader_timeout_s", self.slow_reader_timeout_s,
                  self.slow_reader_timeout_s > 0, "more than 0")
-        _require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
-        _require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
+        require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
+        require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
                  f"one of {', '.join(TOOL_PARSERS[1:])}, or none")
-        _require("log_format", self.log_format, self.log_format in FORMS,
+        require("log_format", self.log_format, self.log_format in FORMS,
                  f"one of {', '.join(FORMS)}")
-        _require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
-        _require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
+        require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
+        require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
                  "given together with tls_key")
         for name in ("tls_ca", "tls_cert"):
-            _require(name, getattr(self, name), self.tls or getattr(self, name) is None,
+            require(name, getattr(self, name), self.tls or getattr(self, name) is None,
                      "given together with tls")
-        _require("server_header", "(hidden)",
+        require("server_header", "(hidden)",
                  not self.server_header or bool(self.server_metadata), "NAME=VALUE")
         self.aliases  # noqa: B018 - raises for a text that is none
         self.cache  # noqa: B018 - so does this
@@ -170,7 +170,7 @@ class GatewaySettings:
         """Models by their further names; raises `InvalidArgument`."""
         pairs = [text.partition("=")[::2] for text in self.model_names.split(",") if text.strip()]
         for name, model in pairs:
-            _require("model_names", self.model_names, bool(name and model), "NAME=MODEL,...")
+            require("model_names", self.model_names, bool(name and model), "NAME=MODEL,...")
         return {name.strip(): model.strip() for name, model in pairs}
 
 
@@ -178,21 +178,5 @@ def check_environment(environ: Mapping[str, str]) -> None:
     """Raise `InvalidArgument` for a variable that looks like a setting and is none."""
     known = {GATEWAY_ENV_PREFIX + field.name.upper() for field in fields(GatewaySettings)}
     for name in environ:
-        _require(name, environ[name], not name.startswith(GATEWAY_ENV_PREFIX) or name in known,
+        require(name, environ[name], not name.startswith(GATEWAY_ENV_PREFIX) or name in known,
                  f"variables {', '.join(sorted(known))}")
-
-
-def _split_address(text: str) -> list[str]:
-    """Host and ports; an IPv6 host is in brackets."""
-    bracketed, bracket, rest = text.rpartition("]")
-    host, *ports = rest.split(":")
-    return [bracketed + bracket + host, *ports]
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and 1 <= int(text) <= MAX_PORT
-
-
-def _require(name: str, value: Any, is_allowed: bool, allowed: str) -> None:
-    if not is_allowed:
-        raise InvalidArgument(name, value, f"allowed: {allowed}")
