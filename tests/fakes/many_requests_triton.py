@@ -26,6 +26,10 @@ class ManyRequestsTriton(GRPCInferenceServiceServicer):
         self.script = script
         self.requests: list[messages.ModelInferRequest] = []
         self.cancelled: list[str] = []
+        self.settings: dict[str, str] = {}
+        """Parameters in the config of its model."""
+        self.timeouts_s: list[float | None] = []
+        """What calls of models that answer once have."""
         self.num_streams = 0
         self.metadata: dict[str, str] = {}
         self.url = ""
@@ -52,7 +56,13 @@ class ManyRequestsTriton(GRPCInferenceServiceServicer):
         config.model_transaction_policy.decoupled = True
         for name in ("text_input", "messages", "input_ids"):
             config.input.add(name=name)
+        for name, value in self.settings.items():
+            config.parameters[name].string_value = value
         return messages.ModelConfigResponse(config=config)
+
+    async def ModelInfer(self, request, context):
+        self.timeouts_s.append(context.time_remaining())
+        return messages.ModelInferResponse()
 
     async def _read(self, request_iterator, outgoing):
         async for request in request_iterator:

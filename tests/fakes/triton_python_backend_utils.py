@@ -19,6 +19,7 @@ class TritonError:
     UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED = range(6)
 
     def __init__(self, message: str, code: int = INTERNAL) -> None:
+        message.encode()  # as the caster of pybind11 does
         self._message, self._code = message, code
 
     def message(self) -> str:

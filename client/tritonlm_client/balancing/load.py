@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SAMPLE = re.compile(r"^(tritonlm_\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -23,6 +23,14 @@ class Load:
     """Mean time to the first token; None if there was none."""
     failed_share: float = 0.0
     """Of the requests that ended."""
+
+    @classmethod
+    def mean(cls, loads: Sequence[Load]) -> Load:
+        """What a server may be thought to do beside others of `loads`; of none, nothing."""
+        num = max(len(loads), 1)
+        return cls(sum(load.num_waiting for load in loads) / num,
+                   sum(load.num_running for load in loads) / num,
+                   sum(load.kv_usage for load in loads) / num)
 
 
 class LoadMeter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from tritonlm_client.balancing.health import Health
@@ -30,10 +31,9 @@ class Member:
         """Requests that it was given from here, and that are not over."""
         raise NotImplementedError
 
-    @property
-    def candidate(self) -> Candidate:
-        """What is known of it; without metrics, what was measured here."""
-        load = self.load or Load(first_token_s=self._first_token_s)
+    def candidate(self, usual: Load) -> Candidate:
+        """What is known of it; without metrics, what was measured here and is `usual`."""
+        load = self.load or replace(usual, first_token_s=self._first_token_s)
         return Candidate(self.name, load, self.num_unfinished)
 
     def begun(self, after_s: float) -> None:
@@ -54,5 +54,10 @@ M = TypeVar("M", bound=Member)
 def choose_member(
     members: Sequence[M], policy: str, prefix: bytes, chance: random.Random
 ) -> M:
-    """The one of `members` that takes a request."""
-    return members[choose(policy, [member.candidate for member in members], prefix, chance)]
+    """The one of `members` that takes a request.
+
+    One that does not tell its load is thought to have the mean of the others'.
+    """
+    usual = Load.mean([member.load for member in members if member.load is not None])
+    candidates = [member.candidate(usual) for member in members]
+    return members[choose(policy, candidates, prefix, chance)]

@@ -53,6 +53,15 @@ def test_complete_refuses_what_has_no_one_response(option):
         Complete().check(Options(**{option: True, "request_id": "x"}))
 
 
+def test_a_cache_needs_to_be_told_how_an_answer_ended():
+    model = Complete()
+    model.check(Options(return_finish_reason=False))
+    model.is_cached = True
+    model.check(Options())
+    with pytest.raises(InvalidArgument, match=r"^return_finish_reason: False is not"):
+        model.check(Options(return_finish_reason=False))
+
+
 @pytest.mark.parametrize(("setting", "is_cached"), [
     ({}, False), ({"response_cache": {"enable": False}}, False),
     ({"response_cache": {"enable": True}}, True)])

@@ -59,3 +59,8 @@ def test_a_bug_is_logged_and_not_told(caplog):
     assert told.code() == pb_utils.TritonError.INTERNAL
     assert "secret" not in told.message()
     assert "KeyError: 'secret'" in caplog.text
+
+
+def test_half_a_character_in_an_error_is_replaced():
+    told = error_response(NotFound("no \ud800")).error()
+    assert told.message() == "NOT_FOUND: no ?"

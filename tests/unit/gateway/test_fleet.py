@@ -37,7 +37,7 @@ async def fleet(tmp_path, *scripts, pages=()):
     """The gateway's URL, and the servers."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(serve(script)) for script in scripts]
-        ports = [await stack.enter_async_context(metrics_page(page)) for page in pages]
+        ports = [await stack.enter_async_context(metrics_page(*page)) for page in pages]
         addresses = [f"{server.url}:{port}" for server, port in zip(servers, ports, strict=True)
                      ] if pages else [server.url for server in servers]
         settings = GatewaySettings(servers=",".join(addresses), access_log=False)
@@ -45,9 +45,9 @@ async def fleet(tmp_path, *scripts, pages=()):
 
 
 @asynccontextmanager
-async def metrics_page(text):
+async def metrics_page(text, status=200):
     async def page(_):
-        return web.Response(text=text)
+        return web.Response(text=text, status=status)
 
     app = web.Application()
     app.router.add_get("/metrics", page)
@@ -150,10 +150,17 @@ async def test_no_server_at_all_is_unavailable_and_not_ready(tmp_path):
 async def test_loads_come_from_the_servers_own_metrics(tmp_path):
     busy = 'tritonlm_requests_running{engine="0"} 200\ntritonlm_requests_waiting{engine="0"} 50\n'
     idle = 'tritonlm_requests_running{engine="0"} 1\n'
-    async with fleet(tmp_path, says("busy"), says("idle"), pages=(busy, idle)) as (url, _):
+    async with fleet(tmp_path, says("busy"), says("idle"), pages=((busy,), (idle,))) as (url, _):
         for priority in ("low", "urgent"):
             assert {(await ask(url, priority=priority))[1] for _ in range(10)} == {"idle"}
         assert [(await ask(url))[1] for _ in range(40)].count("idle") > 24
+
+
+async def test_a_server_whose_metrics_cannot_be_read_is_not_called_idle(tmp_path):
+    few, many = (f'tritonlm_requests_running{{engine="0"}} {number}\n' for number in (1, 9))
+    async with fleet(tmp_path, says("unknown"), says("few"), says("many"),
+                     pages=((few, 503), (few,), (many,))) as (url, _):
+        assert {(await ask(url, priority="low"))[1] for _ in range(10)} == {"few"}
 
 
 async def test_prompts_with_the_same_long_beginning_go_to_one_server(tmp_path):

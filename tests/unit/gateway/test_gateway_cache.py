@@ -8,11 +8,13 @@ import json
 import aiohttp
 import pytest
 from tests.drills.waiting import until
+from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk, failure, tensors
 
 from tritonlm.caching.flights import Flights
 from tritonlm.gateway.cache_key import generation_key
-from tritonlm.gateway.settings import GatewaySettings
+from tritonlm.gateway.connection import TritonConnection
+from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm_client.requests import generation_request
 
 ASKED = {"model": "generate", "prompt": "ROMEO:", "temperature": 0}
@@ -224,6 +226,18 @@ def test_a_key_is_that_of_model_version_prompt_and_all_options():
               key(prompt="JULIET:", temperature=0, max_tokens=5, stop=["a", "b"]),
               key(is_stream=True, temperature=0, max_tokens=5, stop=["a", "b"])]
     assert len({same, *others}) == 7
+
+
+async def test_a_model_that_is_loaded_again_with_other_settings_is_another():
+    async with serve(answer) as server:
+        connection = TritonConnection(ServerAddress.parse(server.url), GatewaySettings())
+        identities = []
+        for settings in ({"model": "a"}, {"model": "a", "run_dir": "/b"}, {"model": "b"}):
+            server.settings = settings  # the version stays ready throughout
+            await connection.models()
+            identities.append(connection.identities("generate"))
+        await connection.close()
+    assert identities[0] == identities[1] != identities[2]
 
 
 def test_only_what_is_greedy_or_has_a_seed_has_a_key():

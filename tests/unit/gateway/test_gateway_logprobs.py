@@ -40,3 +40,7 @@ def test_a_token_that_was_not_measured_is_left_out():
 
 def test_no_log_probabilities_make_an_empty_list():
     assert chat_logprobs("") == {"content": [], "refusal": None}
+
+
+def test_an_echo_that_was_cut_short_before_it_was_measured_has_no_entries():
+    assert CompletionLogprobs(1, "The cat").read(told([], [None, None, None]))["tokens"] == []

@@ -38,6 +38,8 @@ async def test_a_response_tells_of_its_text_and_of_its_call(gateway):
     assert (response.instructions, response.max_output_tokens) == ("Be short.", 9)
     assert (response.temperature, response.metadata) == (0.5, {"a": "b"})
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert response.usage.input_tokens_details.cached_tokens == 0
+    assert response.usage.output_tokens_details.reasoning_tokens == 0
     sent = tensors(server.requests[0])
     assert json.loads(sent["messages"][0][0]) == [
         {"role": "system", "content": "Be short."}, {"role": "user", "content": "How is it?"}]
