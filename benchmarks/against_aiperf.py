@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -54,13 +55,12 @@ def main(
     """Compare; the exit code is 1 if a mean of the two differs by more than 5 % in the median."""
     if shutil.which(aiperf) is None:
         raise typer.BadParameter(f"--aiperf {aiperf}: there is no such command")
-    load = Load(gateway or "localhost:0", "openai", num_requests=requests,
-                max_concurrency=concurrency, num_input_tokens=input_len,
-                num_output_tokens=output_len, ignore_eos=True, num_warm_ups=WARM_UPS)
+    load = Load("openai", num_prompts=requests, max_concurrency=concurrency, input_len=input_len,
+                output_len=output_len, ignore_eos=True, num_warmups=WARM_UPS)
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES}
     with _gateway(gateway, echo_step_ms or None, max_num_seqs) as address:
         for place in range(rounds):
-            turn = Load(**vars(load) | {"address": address, "seed": place})
+            turn = replace(load, url=address, seed=place)
             theirs, ours = _ask_aiperf(aiperf, turn, tokenizer), _ask(turn)
             for name, values in seen.items():
                 values.append((ours[name], theirs[name]))
@@ -90,9 +90,9 @@ def _ask(load: Load) -> dict[str, float]:
 def _ask_aiperf(aiperf: str, load: Load, tokenizer: Path) -> dict[str, float]:
     options = {
         "url": f"http://{load.address}", "model": load.model, "endpoint-type": "completions",
-        "tokenizer": tokenizer, "synthetic-input-tokens-mean": load.num_input_tokens,
-        "output-tokens-mean": load.num_output_tokens, "concurrency": load.max_concurrency,
-        "request-count": load.num_requests, "warmup-request-count": load.num_warm_ups,
+        "tokenizer": tokenizer, "synthetic-input-tokens-mean": load.input_len,
+        "output-tokens-mean": load.output_len, "concurrency": load.max_concurrency,
+        "request-count": load.num_prompts, "warmup-request-count": load.num_warmups,
         "random-seed": load.seed, "ui": "none"}
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(

@@ -39,8 +39,8 @@ def main(
                     "the processor to the others, as on a GPU; 0: the demo model.")] = 15,
 ) -> None:
     """Measure the gateway; the exit code is 1 if it keeps less than its bar."""
-    load = Load("localhost:0", max_concurrency=concurrency, num_requests=requests,
-                num_input_tokens=prompt_tokens, num_output_tokens=output_tokens, ignore_eos=True)
+    load = Load(max_concurrency=concurrency, num_prompts=requests, input_len=prompt_tokens,
+                output_len=output_tokens, ignore_eos=True, num_warmups=0)
     summaries: dict[str, list[Summary]] = {name: [] for name in BACKENDS}
     with ExitStack() as stack:
         sizes = {"max_num_seqs": 1024} if echo_step_ms else {"kv_cache_gib": 0.5}
@@ -49,8 +49,7 @@ def main(
                      "gateway": stack.enter_context(running_gateway(server, workers))}
         for place in range(rounds + 1):
             for name, backend in BACKENDS.items():
-                turn = dataclasses.replace(load, backend=backend, address=addresses[name],
-                                           seed=place)
+                turn = dataclasses.replace(load, backend=backend, url=addresses[name], seed=place)
                 summary = Summary.of(measure(turn, processes))
                 if place:  # the first round warms up
                     summaries[name].append(summary)

@@ -59,9 +59,8 @@ def main(
         raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
     if address and stream_interval_ms:
         raise typer.BadParameter("--stream-interval-ms: a server that runs has its own")
-    load = Load("localhost:0", model=model, num_input_tokens=prompt_tokens,
-                num_output_tokens=output_tokens, vocab_size=vocab_size, ignore_eos=True,
-                range_ratio=range_ratio)
+    load = Load(model=model, input_len=prompt_tokens, output_len=output_tokens,
+                vocab_size=vocab_size, ignore_eos=True, range_ratio=range_ratio)
     about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results = Results(json_file, about | {
         "echo_step_ms": echo_step_ms, "stream_interval_ms": stream_interval_ms})
@@ -72,8 +71,8 @@ def main(
         summaries = {}
         for number in _numbers(concurrency):
             turn = dataclasses.replace(
-                load, address=address, max_concurrency=number, seed=number,
-                num_requests=requests or max(4 * number, 8), num_warm_ups=NUM_WARM_UP * number)
+                load, url=address, max_concurrency=number, seed=number,
+                num_prompts=requests or max(4 * number, 8), num_warmups=NUM_WARM_UP * number)
             summaries[f"concurrency {number:,}"] = summary = Summary.of(measure(turn, processes))
             say(json.dumps(dataclasses.asdict(summary)))
             results.add("serving", summary)

@@ -30,8 +30,8 @@ def server(start_echo):
 
 
 async def run_load(server, num_requests, concurrency, num_tokens=NUM_TOKENS):
-    load = Load(server.grpc_url, num_requests=num_requests, max_concurrency=concurrency,
-                num_input_tokens=16, num_output_tokens=num_tokens, seed=1, ignore_eos=True,
+    load = Load(url=server.grpc_url, num_prompts=num_requests, max_concurrency=concurrency,
+                input_len=16, output_len=num_tokens, seed=1, ignore_eos=True, num_warmups=0,
                 has_stream_each=True)
     return Summary.of(await asyncio.to_thread(measure, load, 2))
 

@@ -44,8 +44,8 @@ def server(start_echo):
 
 def fast_readers(server):
     """The speed of some seconds of streams that are read at once."""
-    load = Load(server.grpc_url, num_requests=4 * NUM_FAST, max_concurrency=NUM_FAST,
-                num_input_tokens=16, num_output_tokens=100, ignore_eos=True, seed=1)
+    load = Load(url=server.grpc_url, num_prompts=4 * NUM_FAST, max_concurrency=NUM_FAST,
+                input_len=16, output_len=100, ignore_eos=True, seed=1, num_warmups=0)
     return Summary.of(measure(load, 2))
 
 
@@ -68,7 +68,7 @@ async def http_slow_readers(server):
 @asynccontextmanager
 async def grpc_slow_readers(server):
     """Calls that have sent a request and read nothing."""
-    request = inference_request(Load(server.grpc_url, ignore_eos=True), Ask((5,) * 16, NUM_TOKENS))
+    request = inference_request(Load(ignore_eos=True), Ask((5,) * 16, NUM_TOKENS))
     async with grpc.aio.insecure_channel(server.grpc_url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         calls = [stub.ModelStreamInfer() for _ in range(NUM_SLOW)]

@@ -33,12 +33,12 @@ class Ask:
 
 def warm_ups(load: Load) -> list[Ask]:
     """What the process asks first."""
-    return _share(load, list(_asks(load, load.num_warm_ups, load.seed + WARM_UP_SEED)))
+    return _share(load, list(_asks(load, load.num_warmups, load.seed + WARM_UP_SEED)))
 
 
 def measured(load: Load) -> list[Ask]:
     """What it asks then; raises `InvalidArgument` for a file that cannot be used."""
-    return _share(load, list(_asks(load, load.num_requests, load.seed)))
+    return _share(load, list(_asks(load, load.num_prompts, load.seed)))
 
 
 def _share(load: Load, asks: list[Ask]) -> list[Ask]:
@@ -46,14 +46,14 @@ def _share(load: Load, asks: list[Ask]) -> list[Ask]:
 
 
 def _asks(load: Load, count: int, seed: int) -> Iterator[Ask]:
-    if load.prompts_file is not None:
-        return islice(cycle(_read(Path(load.prompts_file), load.num_output_tokens)), count)
+    if load.prompts is not None:
+        return islice(cycle(_read(Path(load.prompts), load.output_len)), count)
     return _random_asks(load, count, np.random.default_rng(seed))
 
 
 def _random_asks(load: Load, count: int, random: np.random.Generator) -> Iterator[Ask]:
-    inputs = _lengths(load.num_input_tokens, load.range_ratio, count, random)
-    outputs = _lengths(load.num_output_tokens, load.range_ratio, count, random)
+    inputs = _lengths(load.input_len, load.range_ratio, count, random)
+    outputs = _lengths(load.output_len, load.range_ratio, count, random)
     for num_inputs, num_outputs in zip(inputs, outputs, strict=True):
         if load.asks_in_ids:
             ids = random.integers(0, load.vocab_size, num_inputs).tolist()

@@ -81,9 +81,9 @@ async def run(load: Load) -> list[Seen]:
     """All of this process's share of `load`; raises `ServingError`."""
     client: Client = GrpcClient(load) if load.backend == "grpc" else HttpClient(load)
     requests = [client.request(ask) for ask in asks.measured(load)]
-    due_s = arrival_times_s(load.num_requests, load.request_rate, load.burstiness,
+    due_s = arrival_times_s(load.num_prompts, load.request_rate, load.burstiness,
                             load.seed)[load.place :: load.num_processes].tolist()
-    limit = load.share(load.max_concurrency or load.num_requests)
+    limit = load.share(load.max_concurrency or load.num_prompts)
     sender = Sender(client, load)
     await sender.connect(limit if load.max_concurrency else 1)
     await _warm_up(sender, [client.request(ask) for ask in asks.warm_ups(load)],

@@ -16,30 +16,40 @@ DEFAULT_URLS = {"grpc": "localhost:8001", "triton-sse": "localhost:8000", "sse":
 class Load:
     """Streams of text; of several processes each has every n-th request of the same load."""
 
-    address: str
-    """Host and port."""
     backend: str = "grpc"
+    """grpc, triton-sse, sse, openai, openai-chat: Triton over gRPC or HTTP, or a gateway."""
+    url: str = ""
+    """HOST:PORT; the default is the backend's own."""
     model: str = "generate"
-    num_requests: int = 1000
+    """The model, as the server names it."""
+    num_prompts: int = 1000
+    """Requests."""
     request_rate: float | None = None
-    """A second; None: as soon as `max_concurrency` lets them."""
+    """Requests a second, at random times; without it, as soon as there is room."""
     burstiness: float = 1.0
+    """Of the times: 1 is a Poisson process, less comes in bursts, more evenly."""
     max_concurrency: int | None = None
-    """Requests at a time; None: any number."""
-    num_input_tokens: int = 512
-    num_output_tokens: int = 128
+    """Requests at a time; without it, any number."""
+    input_len: int = 512
+    """Tokens of a random prompt."""
+    output_len: int = 128
+    """Tokens of an answer."""
     range_ratio: float = 0.0
-    """Lengths are drawn from those that differ by this share at most."""
+    """Lengths differ by up to this share of themselves."""
     vocab_size: int = 256
-    """Prompts are random ids below it; 0: random texts, cut to as many tokens by the server."""
-    prompts_file: str | None = None
-    """Lines of JSON, instead of random prompts."""
+    """Random prompts are ids below it; 0: texts, cut to as many tokens by the server."""
+    prompts: str | None = None
+    """File of prompts instead of random ones: lines {"prompt": TEXT, "max_tokens": N}."""
     ignore_eos: bool = False
+    """Answers are as long as output_len says."""
     temperature: float = 0.0
+    """Of all requests; 0 is greedy."""
     seed: int = 0
-    num_warm_ups: int = 0
+    """Of prompts and times."""
+    num_warmups: int = 8
     """Requests that come first and are not measured."""
     api_key: str = ""
+    """A key of the gateway's, where it asks for one."""
     has_stream_each: bool = False
     """A gRPC stream for each request; else they are used again."""
     place: int = 0
@@ -49,16 +59,20 @@ class Load:
         """Raise `InvalidArgument` for a value out of range."""
         require("backend", self.backend, self.backend in DEFAULT_URLS, ", ".join(DEFAULT_URLS))
         host, _, port = self.address.rpartition(":")
-        require("url", self.address, bool(host) and port.isdecimal(), "HOST:PORT")
+        require("url", self.url, bool(host) and port.isdecimal(), "HOST:PORT")
         for name in ("request_rate", "max_concurrency"):
             value = getattr(self, name)
             require(name, value, value is None or value > 0, "more than 0")
-        for name in ("num_requests", "num_input_tokens", "num_output_tokens", "burstiness",
-                     "num_processes"):
+        for name in ("num_prompts", "input_len", "output_len", "burstiness", "num_processes"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
-        for name in ("num_warm_ups", "temperature", "vocab_size"):
+        for name in ("num_warmups", "temperature", "vocab_size"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "0 and more")
         require("range_ratio", self.range_ratio, 0 <= self.range_ratio < 1, "0 to less than 1")
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return self.url or DEFAULT_URLS[self.backend]
 
     @property
     def asks_in_ids(self) -> bool:

@@ -25,7 +25,7 @@ def measure(
     `on_progress` is told how many requests are over. Raises `ServingError` if nothing can be
     measured.
     """
-    most = min(load.num_requests, load.max_concurrency or load.num_requests)
+    most = min(load.num_prompts, load.max_concurrency or load.num_prompts)
     num_processes = min(num_processes, most)
     shares = [dataclasses.replace(load, place=place, num_processes=num_processes)
               for place in range(num_processes)]

@@ -47,6 +47,6 @@ def as_json(load: Load, num_processes: int, summary: Summary) -> bytes:
     asked = {name: value for name, value in dataclasses.asdict(load).items() if name not in HIDDEN}
     return msgspec.json.format(msgspec.json.encode({
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "load": asked | {"num_processes": num_processes},
+        "load": asked | {"url": load.address, "num_processes": num_processes},
         "result": dataclasses.asdict(summary) | rates})) + b"\n"
 

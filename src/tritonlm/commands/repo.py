@@ -17,7 +17,7 @@ from tritonlm.commands.options import Json
 from tritonlm.config import settings_texts
 from tritonlm.errors import InvalidArgument
 from tritonlm.server.command import SERVE_CONTEXT, SET_BY_LAUNCHER
-from tritonlm.server.flags import options_of
+from tritonlm.server.flags import option, options_of
 from tritonlm.server.model_checks import check, complete, find_problems
 from tritonlm.server.model_store import DEFAULT_FOLDER, SETTINGS, ModelStore, StoredModel
 from tritonlm.server.store_command import serve_store
@@ -126,27 +126,22 @@ def _as_text(annotation: Any) -> Any:
     return Annotated[str | None, typer.Option(help=about.help, show_envvar=False)]
 
 
-def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind,
-                             default=default)
-
-
 _SETTINGS = _setting_options()
 _SETTING_NAMES = tuple(_SETTINGS)
 add.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-    _option("name", Name, inspect.Parameter.empty),
-    _option("source", Annotated[str, typer.Option(
+    option("name", Name, inspect.Parameter.empty),
+    option("source", Annotated[str, typer.Option(
         "--from", help="A hub id, or the path of a checkpoint folder.")],
         inspect.Parameter.empty),
-    _option("task", Annotated[str, typer.Option(help=f"One of {', '.join(SETTINGS)}.")],
+    option("task", Annotated[str, typer.Option(help=f"One of {', '.join(SETTINGS)}.")],
             "generate"),
-    _option("repository", Repository, DEFAULT_FOLDER),
-    _option("revision", Annotated[str | None, typer.Option(
+    option("repository", Repository, DEFAULT_FOLDER),
+    option("revision", Annotated[str | None, typer.Option(
         help="Branch, tag or commit of a hub model.")], None),
-    _option("version", Annotated[int, typer.Option(help="Number of the version.")], 1),
-    _option("if_missing", Annotated[bool, typer.Option(
+    option("version", Annotated[int, typer.Option(help="Number of the version.")], 1),
+    option("if_missing", Annotated[bool, typer.Option(
         "--if-missing", help="Leave a model that has this version as it is.")], False),
-    _option("front_ends", Annotated[int, typer.Option(
+    option("front_ends", Annotated[int, typer.Option(
         help="Processes of a model that generates, which take requests and send tokens.")], 1),
     *_SETTINGS.values(),
 ])

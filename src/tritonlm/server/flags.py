@@ -17,13 +17,17 @@ def options_of(kind: type[Any], hidden: Collection[str] = ()) -> list[inspect.Pa
     """One option for each field of the dataclass `kind` that is not `hidden`."""
     texts, types = field_texts(kind), get_type_hints(kind)
 
-    def option(name: str, default: Any) -> inspect.Parameter:
-        about = typer.Option(help=escape(texts[name]), show_envvar=False)
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default,
-                                 annotation=Annotated[types[name], about])
+    def annotated(name: str) -> Any:
+        return Annotated[types[name], typer.Option(help=escape(texts[name]), show_envvar=False)]
 
-    return [option(field.name, field.default) for field in fields(kind)
+    return [option(field.name, annotated(field.name), field.default) for field in fields(kind)
             if field.name not in hidden]
+
+
+def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A parameter of a command's signature that typer makes an option, or an argument, of."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
+                             default=default)
 
 
 def settings_of(kind: Any, values: Mapping[str, Any], hidden: Collection[str] = ()) -> Any:

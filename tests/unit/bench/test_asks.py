@@ -10,13 +10,13 @@ from tritonlm.bench.asks import Ask, measured, warm_ups
 from tritonlm.bench.load import Load
 from tritonlm.errors import InvalidArgument
 
-LOAD = Load("localhost:1", num_requests=7, num_input_tokens=20, num_output_tokens=10)
+LOAD = Load(num_prompts=7, input_len=20, output_len=10, num_warmups=0)
 
 
 def with_prompts(tmp_path, text, **values):
     path = tmp_path / "prompts.jsonl"
     path.write_text(text)
-    return dataclasses.replace(LOAD, prompts_file=str(path), **values)
+    return dataclasses.replace(LOAD, prompts=str(path), **values)
 
 
 def test_processes_share_one_load_whatever_their_number():
@@ -29,14 +29,14 @@ def test_processes_share_one_load_whatever_their_number():
 
 
 def test_warm_ups_are_other_prompts():
-    load = dataclasses.replace(LOAD, num_warm_ups=4)
+    load = dataclasses.replace(LOAD, num_warmups=4)
     assert len(warm_ups(load)) == 4
     assert {ask.prompt for ask in warm_ups(load)}.isdisjoint(ask.prompt for ask in measured(load))
     assert warm_ups(LOAD) == []
 
 
 def test_lengths_keep_within_their_range():
-    asks = measured(dataclasses.replace(LOAD, num_requests=300, range_ratio=0.5))
+    asks = measured(dataclasses.replace(LOAD, num_prompts=300, range_ratio=0.5))
     assert {len(ask.prompt) for ask in asks} == set(range(10, 31))
     assert {ask.max_tokens for ask in asks} == set(range(5, 16))
     assert {(len(ask.prompt), ask.max_tokens) for ask in measured(LOAD)} == {(20, 10)}
@@ -76,14 +76,14 @@ def test_a_line_that_is_no_prompt_is_named(tmp_path, text, named):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InvalidArgument, match=r"absent\.jsonl"):
-        measured(dataclasses.replace(LOAD, prompts_file=str(tmp_path / "absent.jsonl")))
+        measured(dataclasses.replace(LOAD, prompts=str(tmp_path / "absent.jsonl")))
 
 
 @pytest.mark.parametrize("values", [
-    {"backend": "http"}, {"address": "localhost"}, {"request_rate": 0.0}, {"num_requests": 0},
+    {"backend": "http"}, {"url": "localhost"}, {"request_rate": 0.0}, {"num_prompts": 0},
     {"max_concurrency": 0}, {"range_ratio": 1.0}, {"burstiness": 0.0}, {"temperature": -1.0}])
 def test_values_out_of_range_are_named(values):
     [name] = values
     with pytest.raises(InvalidArgument) as refused:
         dataclasses.replace(LOAD, **values)
-    assert refused.value.field == {"address": "url"}.get(name, name)
+    assert refused.value.field == name

@@ -16,7 +16,7 @@ from tritonlm.bench.grpc_client import ResponseWatch, inference_request
 from tritonlm.bench.http_client import HttpClient, HttpConnection, timed_events
 from tritonlm.bench.load import Load
 
-LOAD = Load("localhost:1", num_input_tokens=7, num_output_tokens=5, ignore_eos=True)
+LOAD = Load(input_len=7, output_len=5, ignore_eos=True)
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 

@@ -22,6 +22,7 @@ SEEN = [Seen(0.0, (0.1, 0.2, 0.4), 5, 4), Seen(0.0, (0.3,), 5, 1), Seen(0.0, err
     (["--backend", "carrier-pigeon"], "backend: 'carrier-pigeon'"),
     (["--goodput", "ttft:fast"], "goodput: 'fast'"), (["--plot", "a.txt"], "plot: 'a.txt'"),
     (["--json", "/absent/a.json"], "/absent/a.json"), (["--url", "here"], "url: 'here'"),
+    (["--num-prompts", "0"], "num_prompts: 0"), (["--input-len", "0"], "input_len: 0"),
     (["--prompts", "/absent.jsonl", "--url", "localhost:1"], "prompts: '/absent.jsonl'"),
     (["--url", "localhost:1", "--backend", "sse"], "no server answers at localhost:1")])
 def test_what_cannot_be_measured_is_refused_by_name(options, named):
@@ -37,17 +38,17 @@ def test_an_unknown_option_is_refused():
 
 
 def test_json_tells_load_and_result_and_hides_the_key():
-    load = Load("localhost:1", api_key="secret")
+    load = Load(api_key="secret")
     text = as_json(load, 2, Summary.of(SEEN, {"ttft": 200.0}))
     told = json.loads(text)
     assert b"secret" not in text
-    assert (told["load"]["num_processes"], told["load"]["backend"]) == (2, "grpc")
+    assert (told["load"]["num_processes"], told["load"]["url"]) == (2, "localhost:8001")
     assert (told["result"]["num_failed"], told["result"]["good_share"]) == (1, 1 / 3)
     assert told["result"]["output_tokens_per_s"] == pytest.approx(5 / 0.4)
 
 
 def test_what_there_is_not_is_null_in_json():
-    told = json.loads(as_json(Load("localhost:1"), 1, Summary.of([Seen(0.0, error="no")])))
+    told = json.loads(as_json(Load(), 1, Summary.of([Seen(0.0, error="no")])))
     assert told["result"]["ttft_ms"]["p99"] is None
     assert told["result"]["output_tokens_per_s"] is None
 
