@@ -24,7 +24,7 @@ from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.config import EmbedConfig, RerankConfig, TaskConfig, from_triton
 from tritonlm.encoders.inputs import parse_items, refuse_parameters
 from tritonlm.encoders.row_encoder import RowEncoder, pair_encoder
-from tritonlm.encoders.rows import Item, Row, pad
+from tritonlm.encoders.rows import Item, Row, pad, shape_of
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.logs import configure
 from tritonlm.tracing import from_environment
@@ -108,7 +108,7 @@ class RerankTokenize(TaskTokenize):
 def _outputs(rows: list[Row] | InvalidArgument) -> Result:
     if isinstance(rows, InvalidArgument):
         return rows
-    padded = pad(rows, pad_id=0)
+    padded = pad(rows, shape_of(rows), pad_id=0)
     return {TOKEN_IDS[0].name: padded.input_ids.astype("int32"),
             TOKEN_TYPE_IDS.name: padded.token_type_ids.astype("int32"),
             NUM_INPUT_TOKENS.name: row_lengths(rows)}

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from tritonlm.contract import LABEL, SCORE
+from tritonlm.encoders.captured import Inputs
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.config import ClassifyConfig
 from tritonlm.encoders.loading import load_module, pad_id
 from tritonlm.encoders.row_encoder import RowEncoder
-from tritonlm.encoders.row_runner import Inputs, RowRunner
-from tritonlm.encoders.task import Tensors, require_probe
+from tritonlm.encoders.row_runner import RowRunner
+from tritonlm.encoders.task import Tensors, make_ready
 
 SINGLE, MULTI, REGRESSION = ("single_label_classification", "multi_label_classification",
                              "regression")
@@ -33,7 +34,7 @@ class Classifier:
         self.runner = RowRunner(
             self._module, self._forward, pad_id(self._module, tokenizer), settings.max_batch_tokens,
             has_types="token_type_ids" in tokenizer.model_input_names)
-        require_probe(checkpoint, self.runner)
+        make_ready(checkpoint, self.runner, self.encoder.max_row_len)
         config = self._module.config
         self._labels = np.array([str(config.id2label[place]).encode()
                                  for place in range(config.num_labels)], np.object_)

@@ -63,6 +63,8 @@ class TaskConfig:
     """Tokens of a text or pair; unset, what the checkpoint was made for."""
     max_batch_tokens: int = 16_384
     """Tokens that are computed together, padding included; more become several batches."""
+    cuda_graphs: bool = True
+    """true or false: on a GPU, keep batches as CUDA graphs where that is faster: slower start."""
     truncate: bool = False
     """true or false: cut what is longer than max_model_len, instead of refusing it."""
     queue_policy: bool = False

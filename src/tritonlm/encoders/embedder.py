@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 
 from tritonlm.contract import DIMENSIONS, EMBEDDING
+from tritonlm.encoders.captured import Inputs
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.config import EmbedConfig
 from tritonlm.encoders.loading import load_module, pad_id
 from tritonlm.encoders.pooling import normalized, pool
 from tritonlm.encoders.row_encoder import RowEncoder
-from tritonlm.encoders.row_runner import Inputs, RowRunner
-from tritonlm.encoders.task import Tensors, require_probe
+from tritonlm.encoders.row_runner import RowRunner
+from tritonlm.encoders.task import Tensors, make_ready
 from tritonlm.errors import InvalidArgument
 
 
@@ -37,7 +38,7 @@ class Embedder:
         self.runner = RowRunner(
             self._module, self._forward, pad_id(self._module, tokenizer), settings.max_batch_tokens,
             has_types="token_type_ids" in tokenizer.model_input_names)
-        require_probe(checkpoint, self.runner)
+        make_ready(checkpoint, self.runner, self.encoder.max_row_len)
         self.width = int(checkpoint.text_config.hidden_size)
 
     def _forward(self, inputs: Inputs) -> torch.Tensor:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tritonlm.contract import SCORE
+from tritonlm.encoders.captured import Inputs
 from tritonlm.encoders.checkpoint import Checkpoint
 from tritonlm.encoders.config import RerankConfig
 from tritonlm.encoders.loading import load_module, pad_id
 from tritonlm.encoders.row_encoder import pair_encoder
-from tritonlm.encoders.row_runner import Inputs, RowRunner
-from tritonlm.encoders.task import Tensors, require_probe
+from tritonlm.encoders.row_runner import RowRunner
+from tritonlm.encoders.task import Tensors, make_ready
 
 ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "none"}
 """By the names of their classes in torch, which sentence-transformers writes down."""
@@ -44,7 +45,7 @@ class Reranker:
             pad_id(self._module, tokenizer), settings.max_batch_tokens,
             has_types="token_type_ids" in tokenizer.model_input_names and not is_causal,
             is_left=is_causal)
-        require_probe(checkpoint, self.runner)
+        make_ready(checkpoint, self.runner, self.encoder.max_row_len)
 
     def _score(self, inputs: Inputs) -> torch.Tensor:
         logits: torch.Tensor = self._module(**inputs).logits
@@ -54,9 +55,10 @@ class Reranker:
         """The logit of yes beside no; rows end together, so that one place has all of them."""
         places = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         logits = self._module(**inputs, position_ids=places, logits_to_keep=1).logits
-        no, yes = logits[:, -1, self._words].float().unbind(1)
-        difference: torch.Tensor = yes - no
-        return difference.unsqueeze(1)
+        last: torch.Tensor = logits[:, -1].float()
+        no, yes = self._words
+        # By slices: places of several in a list would first be copied to the device.
+        return last[:, yes : yes + 1] - last[:, no : no + 1]
 
     def check(self, tensors: Tensors) -> None:
         """There is nothing to ask for beside the rows."""

@@ -9,6 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tritonlm.encoders.shapes import Shape
+
 Ids = NDArray[np.int32]
 
 
@@ -26,21 +28,29 @@ Item: TypeAlias = Row | tuple[str, ...]
 
 @dataclass(frozen=True)
 class PaddedRows:
-    """Rows of one length as a model takes them: int64 [rows, length] each."""
+    """Rows as a model takes them: int64 [rows, length] each."""
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64]
 
 
-def pad(rows: Sequence[Row], pad_id: int, is_left: bool = False) -> PaddedRows:
-    """`rows` padded to the longest of them, before their ids if `is_left`, else after them."""
-    length = max(row.ids.size for row in rows)
-    ids = np.full((len(rows), length), pad_id)
+def shape_of(rows: Sequence[Row]) -> Shape:
+    """What they are padded to at least."""
+    return Shape(len(rows), max(row.ids.size for row in rows))
+
+
+def pad(rows: Sequence[Row], shape: Shape, pad_id: int, is_left: bool = False) -> PaddedRows:
+    """`rows` padded to `shape`, before their ids if `is_left`, else after them.
+
+    Rows beyond them have a single token, so that what is computed of these is finite.
+    """
+    ids = np.full(shape, pad_id)
     mask, types = np.zeros_like(ids), np.zeros_like(ids)
+    mask[len(rows):, -1 if is_left else 0] = 1
     for place, row in enumerate(rows):
         num_ids = row.ids.size
-        own = (place, slice(length - num_ids, None) if is_left else slice(num_ids))
+        own = (place, slice(shape.length - num_ids, None) if is_left else slice(num_ids))
         ids[own], mask[own] = row.ids, 1
         if row.type_ids is not None:
             types[own] = row.type_ids

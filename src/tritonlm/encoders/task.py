@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.encoders.checkpoint import Checkpoint
+from tritonlm.encoders.cuda_graphs import CudaGraphs
 from tritonlm.encoders.loading import NO_MEMORY
 from tritonlm.encoders.row_encoder import RowEncoder
 from tritonlm.encoders.row_runner import RowRunner
@@ -31,8 +32,14 @@ class Task(Protocol):
         """The outputs of a request, [rows, n] each, from the vectors [rows, width] of its rows."""
 
 
-def require_probe(checkpoint: Checkpoint, runner: RowRunner) -> None:
-    """Raise `InvalidArgument` if the module does not run, or not in batches."""
+def make_ready(checkpoint: Checkpoint, runner: RowRunner, max_row_len: int) -> None:
+    """Try the module, and make it fast; raises `InvalidArgument` if it does not run in batches."""
+    _require_probe(checkpoint, runner)
+    if checkpoint.settings.cuda_graphs and runner.device.type == "cuda":
+        runner.capture(max_row_len, CudaGraphs())
+
+
+def _require_probe(checkpoint: Checkpoint, runner: RowRunner) -> None:
     try:
         reason = runner.probe()
     except InvalidArgument:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tritonlm.encoders.batches import cut
 from tritonlm.encoders.rows import Row, pad
+from tritonlm.encoders.shapes import Shape
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 
@@ -47,7 +48,15 @@ def test_short_rows_are_not_padded_to_the_longest():
 def test_rows_are_padded_on_one_side(is_left):
     rows = [Row(np.array([5, 6, 7], np.int32), np.array([0, 1, 1], np.int32)),
             Row(np.array([8], np.int32))]
-    padded = pad(rows, 9, is_left)
+    padded = pad(rows, Shape(2, 3), 9, is_left)
     assert padded.input_ids.tolist() == [[5, 6, 7], [9, 9, 8] if is_left else [8, 9, 9]]
     assert padded.attention_mask.tolist() == [[1, 1, 1], [0, 0, 1] if is_left else [1, 0, 0]]
     assert padded.token_type_ids.tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_rows_are_padded_to_more_and_longer_ones(is_left):
+    padded = pad([Row(np.array([5, 6], np.int32))], Shape(2, 4), 9, is_left)
+    assert padded.input_ids.tolist() == [[9, 9, 5, 6] if is_left else [5, 6, 9, 9], [9] * 4]
+    assert padded.attention_mask.tolist() == [[0, 0, 1, 1] if is_left else [1, 1, 0, 0],
+                                              [0, 0, 0, 1] if is_left else [1, 0, 0, 0]]
