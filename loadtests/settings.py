@@ -60,7 +60,7 @@ class Settings:
         for name in ("abort_share", "slow_share"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         require("abort_share", self.abort_share, self.abort_share + self.slow_share <= 1,
-                 "at most 1 together with slow_share")
+                "at most 1 together with slow_share")
         for name in ("prompt_words", "max_tokens"):
             for value in self.mixes[name].values:
                 require(name, value, value.isdecimal() and int(value) > 0, "numbers from 1")

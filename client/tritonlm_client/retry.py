@@ -39,7 +39,7 @@ class Retry:
         require("num_tries", self.num_tries, self.num_tries >= 1, "1 and more")
         require("first_wait_s", self.first_wait_s, self.first_wait_s >= 0, "0 and more")
         require("max_wait_s", self.max_wait_s, self.max_wait_s >= self.first_wait_s,
-                 "first_wait_s and more")
+                "first_wait_s and more")
 
     @property
     def num_more_begins(self) -> int:

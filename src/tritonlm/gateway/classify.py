@@ -6,7 +6,7 @@ from typing import Any
 
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.openai.prompts import read_prompts
-from tritonlm.gateway.task_rows import TaskBody, infer_rows, text_rows
+from tritonlm.gateway.task_rows import TaskBody, infer_rows, num_tokens, text_rows
 from tritonlm.gateway.usage import Usage
 
 MAX_INPUTS = 2048
@@ -23,7 +23,7 @@ async def classify(fleet: Fleet, body: ClassifyBody, usage: Usage) -> dict[str, 
     texts = [str(text) for text in read_prompts("input", body.input, MAX_INPUTS)]
     answers = await infer_rows(fleet, "classify", body, text_rows({"text_input": texts}),
                                ("label", "score", "num_input_tokens"))
-    usage.count_input(int(sum(answer["num_input_tokens"].sum() for answer in answers)))
+    usage.count_input(num_tokens(answers))
     rows = [row for answer in answers
             for row in zip(answer["label"], answer["score"], strict=True)]
     return {"object": "list", "model": body.model, "usage": usage.of_input(),

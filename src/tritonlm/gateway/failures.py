@@ -14,6 +14,7 @@ from starlette.responses import Response
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 
 RETRY_AFTER_S = 1
+"""Where nobody knows better."""
 CLIENT_GONE_STATUS = 499
 """What nginx logs for a client that hung up; nobody gets it."""
 FIELD = re.compile(r"([\w.\[\]]+): ")
@@ -101,6 +102,6 @@ def error_response(error: ServingError) -> Response:
 
 def error_headers(error: ServingError) -> dict[str, str]:
     """When to try again, for errors that pass."""
-    if isinstance(error, TooManyRequests):
-        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
-    return {"retry-after": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
+    if not isinstance(error, TooManyRequests | Unavailable):
+        return {}
+    return {"retry-after": str(max(1, math.ceil(error.retry_after_s or RETRY_AFTER_S)))}

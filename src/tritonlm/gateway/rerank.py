@@ -10,7 +10,7 @@ import numpy as np
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.fleet import Fleet
-from tritonlm.gateway.task_rows import TaskBody, infer_rows, text_rows
+from tritonlm.gateway.task_rows import TaskBody, infer_rows, num_tokens, text_rows
 from tritonlm.gateway.usage import Usage
 
 MAX_DOCUMENTS = 2048
@@ -43,7 +43,7 @@ async def rerank(fleet: Fleet, body: RerankBody, usage: Usage) -> dict[str, Any]
     groups = text_rows({"query": [body.query] * len(texts), "document": texts})
     answers = await infer_rows(fleet, "rerank", body, groups, ("score", "num_input_tokens"))
     scores = np.concatenate([answer["score"] for answer in answers]).reshape(-1)
-    usage.count_input(int(sum(answer["num_input_tokens"].sum() for answer in answers)))
+    usage.count_input(num_tokens(answers))
     results: list[dict[str, Any]] = [
         {"index": int(place), "relevance_score": float(scores[place])}
         for place in np.argsort(-scores, kind="stable")[: body.top_n]]

@@ -13,12 +13,12 @@ from pathlib import Path
 from tritonlm.caching.settings import CacheSettings
 from tritonlm.config import require
 from tritonlm.errors import InvalidArgument
+from tritonlm.gateway.openai.tool_parsers import PARSERS
 from tritonlm.logs import FORMS
 from tritonlm_client.address import MAX_PORT, is_port, split_address
 
 GATEWAY_ENV_PREFIX = "TRITONLM_GATEWAY_"
 MAX_WORKERS = 64
-TOOL_PARSERS = ("", "hermes", "llama3", "mistral")
 DNS_PREFIX = "dns:"
 ADDRESS_FORM = ("HOST:GRPC_PORT, or HOST:GRPC_PORT:METRICS_PORT to balance by the server's load, "
                 "or with :MANAGER_PORT after it to have models loaded on demand; "
@@ -126,20 +126,20 @@ class GatewaySettings:
         for name in ("streams", "max_body_bytes"):
             require(name, getattr(self, name), getattr(self, name) > 0, "1 and more")
         require("slow_reader_timeout_s", self.slow_reader_timeout_s,
-                 self.slow_reader_timeout_s > 0, "more than 0")
+                self.slow_reader_timeout_s > 0, "more than 0")
         require("drain_timeout_s", self.drain_timeout_s, self.drain_timeout_s >= 0, "0 and more")
-        require("tool_parser", self.tool_parser, self.tool_parser in TOOL_PARSERS,
-                 f"one of {', '.join(TOOL_PARSERS[1:])}, or none")
+        require("tool_parser", self.tool_parser, self.tool_parser in {"", *PARSERS},
+                f"one of {', '.join(PARSERS)}, or none")
         require("log_format", self.log_format, self.log_format in FORMS,
-                 f"one of {', '.join(FORMS)}")
+                f"one of {', '.join(FORMS)}")
         require("servers", self.servers, bool(self.addresses), ADDRESS_FORM)
         require("tls_cert", self.tls_cert, (self.tls_cert is None) == (self.tls_key is None),
-                 "given together with tls_key")
+                "given together with tls_key")
         for name in ("tls_ca", "tls_cert"):
             require(name, getattr(self, name), self.tls or getattr(self, name) is None,
-                     "given together with tls")
+                    "given together with tls")
         require("server_header", "(hidden)",
-                 not self.server_header or bool(self.server_metadata), "NAME=VALUE")
+                not self.server_header or bool(self.server_metadata), "NAME=VALUE")
         self.aliases  # noqa: B018 - raises for a text that is none
         self.cache  # noqa: B018 - so does this
 
@@ -179,4 +179,4 @@ def check_environment(environ: Mapping[str, str]) -> None:
     known = {GATEWAY_ENV_PREFIX + field.name.upper() for field in fields(GatewaySettings)}
     for name in environ:
         require(name, environ[name], not name.startswith(GATEWAY_ENV_PREFIX) or name in known,
-                 f"variables {', '.join(sorted(known))}")
+                f"variables {', '.join(sorted(known))}")

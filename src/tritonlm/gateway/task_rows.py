@@ -63,6 +63,11 @@ async def infer_rows(
                           "the queue is long, or the request is") from None
 
 
+def num_tokens(answers: Sequence[Outputs]) -> int:
+    """Tokens of all rows, where the output that tells them was asked for."""
+    return int(sum(answer["num_input_tokens"].sum() for answer in answers))
+
+
 def text_rows(columns: Mapping[str, Sequence[str]]) -> list[dict[str, NDArray[Any]]]:
     """Tensors [rows, 1] of texts, in groups of up to `MAX_ROWS`."""
     num_rows = len(next(iter(columns.values())))

@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
-from aiohttp import web
+from page_server import serve_page
 from tests.drills.waiting import LIMIT_S
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk, failure
@@ -37,26 +37,11 @@ async def fleet(tmp_path, *scripts, pages=()):
     """The gateway's URL, and the servers."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(serve(script)) for script in scripts]
-        ports = [await stack.enter_async_context(metrics_page(*page)) for page in pages]
+        ports = [stack.enter_context(page).server_port for page in pages]
         addresses = [f"{server.url}:{port}" for server, port in zip(servers, ports, strict=True)
                      ] if pages else [server.url for server in servers]
         settings = GatewaySettings(servers=",".join(addresses), access_log=False)
         yield await stack.enter_async_context(running(settings, tmp_path)), servers
-
-
-@asynccontextmanager
-async def metrics_page(text, status=200):
-    async def page(_):
-        return web.Response(text=text, status=status)
-
-    app = web.Application()
-    app.router.add_get("/metrics", page)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "localhost", 0)
-    await site.start()
-    yield site._server.sockets[0].getsockname()[1]
-    await runner.cleanup()
 
 
 async def ask(url, prompt="Hi", **options):
@@ -147,10 +132,20 @@ async def test_no_server_at_all_is_unavailable_and_not_ready(tmp_path):
             assert response.status == 200
 
 
+async def test_a_full_server_says_when_to_come_again(tmp_path):
+    async def full(request, send):
+        send(failure("UNAVAILABLE: the queue is full; retry in 7 s"))
+
+    async with fleet(tmp_path, full) as (url, _), aiohttp.ClientSession() as session, session.post(
+            f"{url}/v1/completions", json={"model": "generate", "prompt": "Hi"}) as response:
+        assert (response.status, response.headers["retry-after"]) == (503, "7")
+
+
 async def test_loads_come_from_the_servers_own_metrics(tmp_path):
     busy = 'tritonlm_requests_running{engine="0"} 200\ntritonlm_requests_waiting{engine="0"} 50\n'
     idle = 'tritonlm_requests_running{engine="0"} 1\n'
-    async with fleet(tmp_path, says("busy"), says("idle"), pages=((busy,), (idle,))) as (url, _):
+    pages = (serve_page(busy), serve_page(idle))
+    async with fleet(tmp_path, says("busy"), says("idle"), pages=pages) as (url, _):
         for priority in ("low", "urgent"):
             assert {(await ask(url, priority=priority))[1] for _ in range(10)} == {"idle"}
         assert [(await ask(url))[1] for _ in range(40)].count("idle") > 24
@@ -158,8 +153,8 @@ async def test_loads_come_from_the_servers_own_metrics(tmp_path):
 
 async def test_a_server_whose_metrics_cannot_be_read_is_not_called_idle(tmp_path):
     few, many = (f'tritonlm_requests_running{{engine="0"}} {number}\n' for number in (1, 9))
-    async with fleet(tmp_path, says("unknown"), says("few"), says("many"),
-                     pages=((few, 503), (few,), (many,))) as (url, _):
+    pages = (serve_page(few, status=503), serve_page(few), serve_page(many))
+    async with fleet(tmp_path, says("unknown"), says("few"), says("many"), pages=pages) as (url, _):
         assert {(await ask(url, priority="low"))[1] for _ in range(10)} == {"few"}
 
 

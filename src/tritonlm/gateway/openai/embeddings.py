@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.openai.prompts import read_prompts
-from tritonlm.gateway.task_rows import TaskBody, id_rows, infer_rows, text_rows
+from tritonlm.gateway.task_rows import TaskBody, id_rows, infer_rows, num_tokens, text_rows
 from tritonlm.gateway.usage import Usage
 from tritonlm.options import INT32_MAX
 
@@ -45,7 +45,7 @@ async def embeddings(fleet: Fleet, body: EmbeddingsBody, usage: Usage) -> dict[s
             rows["dimensions"] = np.full((num_rows, 1), body.dimensions, np.int32)
     answers = await infer_rows(fleet, "embed", body, groups, ("embedding", "num_input_tokens"))
     vectors = np.concatenate([answer["embedding"] for answer in answers])
-    usage.count_input(int(sum(answer["num_input_tokens"].sum() for answer in answers)))
+    usage.count_input(num_tokens(answers))
     order = np.argsort([*texts, *ids])
     return {"object": "list", "model": body.model, "usage": usage.of_input(),
             "data": [{"object": "embedding", "index": index,
