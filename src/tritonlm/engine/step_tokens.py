@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 from tritonlm.config import ModelConfig
 from tritonlm.engine.loading import LoadedModel
 
-GPU_STEP_FLOPS = 1.5e13
-"""Some 20 ms of an H200: launching takes the host no longer, and the others do not wait long.
+GPU_STEP_FLOPS = 1.5e14
+"""Some 0.2 s of an H200, for which the streams of others wait at most.
 
-In larger steps fewer tokens of answers ride along with the prompts, whose products take their
-time for each token, and the steps between them read all weights for few tokens.
+Smaller steps make streams smoother, and the whole slower: their products come less close to what
+the GPU can do.
 """
 FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 1024, 8192
 

@@ -41,8 +41,8 @@ def test_experts_that_a_token_does_not_see_do_not_count():
 
 
 @pytest.mark.parametrize(("flops", "settings", "expected"), [
-    (0.9e9, {}, 8192), (2.8e9, {}, 4096), (14e9, {}, 1024), (140e9, {}, 1024),
-    (14e9, {"max_num_seqs": 1500}, 1500), (14e9, {"max_num_batched_tokens": 300}, 300),
+    (0.9e9, {}, 8192), (14e9, {}, 8192), (28e9, {}, 4096), (140e9, {}, 1024), (800e9, {}, 1024),
+    (140e9, {"max_num_seqs": 1500}, 1500), (14e9, {"max_num_batched_tokens": 300}, 300),
 ])
 def test_the_larger_the_model_the_fewer_tokens(monkeypatch, flops, settings, expected):
     monkeypatch.setattr(step_tokens, "flops_per_token", lambda module: flops)
