@@ -25,15 +25,15 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from transformers import AutoModel, BertConfig
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from benchmarks import machine
+from benchmarks import machine, task_graphs
 from benchmarks.bars import TASK_BARS, verdict
+from benchmarks.bert import VOCAB_SIZE, save_bert
 from benchmarks.report import Table, number, progress_bar, say, show
 from benchmarks.running import FREE_PORTS
-from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
+from tritonlm.config import ModelConfig
 from tritonlm.server import launcher, repository
 from tritonlm.server.tritonserver import TritonServer
 from tritonlm_client.requests import infer_request
@@ -47,7 +47,6 @@ from tritonlm.encoders import row_runner
 row_runner.BATCH_COST["cpu"] = 10**9
 """
 BATCHING = re.compile(r"^dynamic_batching \{.*?^\}", re.DOTALL | re.MULTILINE)
-VOCAB_SIZE = 1024
 CPU = torch.device("cpu")
 Speeds = dict[str, list[float]]
 """Requests a second in each round, by model."""
@@ -64,27 +63,18 @@ def main(
     hidden: Annotated[int, typer.Option(min=64, help="Width of the model.")] = 128,
 ) -> None:
     """Measure batches of embeds; the exit code is 1 if a ratio is below its bar."""
+    if torch.cuda.is_available():
+        task_graphs.main()
     random = np.random.default_rng(0)
     lengths = np.exp(random.uniform(np.log(shortest), np.log(longest + 1), requests)).astype(int)
     rows = [random.integers(1, VOCAB_SIZE, (1, length), np.int32) for length in lengths]
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = _save_checkpoint(Path(folder) / "checkpoint", layers, hidden, longest)
+        checkpoint = save_bert(Path(folder) / "checkpoint", layers, hidden, longest)
         with _server(Path(folder), checkpoint) as server:
             speeds = asyncio.run(_measure(server, rows, concurrency, rounds))
     _report(speeds, f"{requests} requests of {shortest} to {longest} tokens, mean "
                     f"{lengths.mean():.0f}, {concurrency} at a time; BERT of {layers} layers, "
                     f"width {hidden}, float32. {machine.one_line(machine.describe(CPU))}")
-
-
-def _save_checkpoint(folder: Path, layers: int, hidden: int, longest: int) -> Path:
-    torch.manual_seed(0)
-    AutoModel.from_config(BertConfig(
-        vocab_size=VOCAB_SIZE, num_hidden_layers=layers, hidden_size=hidden,
-        intermediate_size=4 * hidden, num_attention_heads=hidden // 32,
-        max_position_embeddings=longest)).save_pretrained(folder)
-    for file in DEMO_CHECKPOINT.glob("tokenizer*"):
-        shutil.copy(file, folder)
-    return folder
 
 
 @contextmanager

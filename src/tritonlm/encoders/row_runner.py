@@ -58,6 +58,11 @@ class RowRunner:
         self._pad_id, self._max_batch_tokens = pad_id, max_batch_tokens
         self._has_types, self._is_left = has_types, is_left
 
+    @property
+    def num_graphs(self) -> int:
+        """Shapes of batches that are replayed."""
+        return self._forward.num_graphs
+
     def run(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """One vector for each row, float32 [rows, width]."""
         batches = cut([row.ids.size for row in rows], self._max_batch_tokens, self.batch_cost)
@@ -86,7 +91,7 @@ class RowRunner:
         self._forward.capture(
             Shapes(max_row_len, self._max_batch_tokens), recorder, partial(self._draw, random),
             self._max_error, partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
-        if self._forward.num_graphs:
+        if self.num_graphs:
             self.batch_cost = CAPTURED_BATCH_COST
 
     @torch.inference_mode()

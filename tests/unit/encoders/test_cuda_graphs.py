@@ -30,8 +30,8 @@ def test_replayed_batches_equal_computed_ones(tmp_path, name, dtype):
     kind.save(tmp_path, **kind.options)
     computes, replays = (kind.make(tmp_path, device="cuda", dtype=dtype, cuda_graphs=is_captured)
                          for is_captured in (False, True))
-    assert computes.runner._forward.num_graphs == 0
-    assert replays.runner._forward.num_graphs > NUM_SHAPES // 2
+    assert computes.runner.num_graphs == 0
+    assert replays.runner.num_graphs > NUM_SHAPES // 2
     random = np.random.default_rng(0)
     for num_rows in (1, 1, 2, 3, 64, *random.integers(1, 65, 25)):
         rows = draw_rows(random, num_rows, kind.has_types)
@@ -59,7 +59,7 @@ def test_a_model_that_waits_for_the_device_is_computed_and_the_log_says_so(tmp_p
         "rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}))
     kind = KINDS["qwen3_last"]
     embedder = kind.make(tmp_path, device="cuda", dtype="float32")
-    assert embedder.runner._forward.num_graphs == 0
+    assert embedder.runner.num_graphs == 0
     [line] = [record.message for record in caplog.records if record.levelno == logging.WARNING
               and "there are no CUDA graphs" in record.message]
     assert "called a synchronizing CUDA operation" in line
@@ -125,7 +125,7 @@ def test_a_model_that_goes_gives_its_memory_back(tmp_path):
 
     before = num_reserved_bytes()
     embedder = kind.make(tmp_path, device="cuda")
-    assert embedder.runner._forward.num_graphs
+    assert embedder.runner.num_graphs
     assert num_reserved_bytes() > before
     del embedder
     assert num_reserved_bytes() <= before
