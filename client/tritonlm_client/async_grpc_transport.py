@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tritonlm.errors import ServingError
+from tritonlm_client import one_response
 from tritonlm_client.address import Address
 from tritonlm_client.connection import CALL_TIMEOUT_S, channel_options
 from tritonlm_client.errors import from_rpc, rpc_errors
@@ -67,7 +68,10 @@ class AsyncGrpcTransport:
 
     def stream(self, request: Request, timeout_s: float | None) -> AsyncGrpcCall:
         """The answer of a model of texts."""
-        call = self._stub.ModelStreamInfer(iter([request.as_protobuf()]), timeout=timeout_s)
+        message, stub = request.as_protobuf(), self._stub
+        call = (one_response.AsyncOneResponse(stub.ModelInfer(message, timeout=timeout_s))
+                if request.model in one_response.MODELS
+                else stub.ModelStreamInfer(iter([message]), timeout=timeout_s))
         return AsyncGrpcCall(self, request, call)
 
     async def infer(self, request: Request, timeout_s: float | None) -> Tensors:

@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from tritonlm.errors import ServingError
+from tritonlm_client import one_response
 from tritonlm_client.address import Address
 from tritonlm_client.connection import CALL_TIMEOUT_S, channel_options
 from tritonlm_client.errors import from_rpc, rpc_errors
@@ -63,7 +64,10 @@ class GrpcTransport:
 
     def stream(self, request: Request, timeout_s: float | None) -> GrpcCall:
         """The answer of a model of texts."""
-        call = self._stub.ModelStreamInfer(iter([request.as_protobuf()]), timeout=timeout_s)
+        message, stub = request.as_protobuf(), self._stub
+        call = (one_response.OneResponse(stub.ModelInfer.future(message, timeout=timeout_s))
+                if request.model in one_response.MODELS
+                else stub.ModelStreamInfer(iter([message]), timeout=timeout_s))
         return GrpcCall(self, request, call)
 
     def infer(self, request: Request, timeout_s: float | None) -> Tensors:

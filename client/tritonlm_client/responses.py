@@ -27,6 +27,9 @@ D = TypeVar("D")
 Outputs: TypeAlias = Mapping[str, list[Any]]
 """What a response says, by the names of the outputs: texts and numbers."""
 NUMBERS = {"INT32": "<i4", "FP32": "<f4"}
+NO_VALUES: Outputs = {"output_ids": [], "num_input_tokens": [], "num_output_tokens": [],
+                      "logprobs": [], "perf_metrics": []}
+"""What may be empty; where a server keeps its answers, it is left out then."""
 
 
 class Answer:
@@ -70,6 +73,7 @@ def tensor_of(dtype: str, shape: Sequence[int], values: list[Any]) -> NDArray[An
 
 def chunks_of(outputs: Outputs) -> list[Chunk]:
     """The chunks in a response, each of its own sequence."""
+    outputs = {**NO_VALUES, **outputs}
     try:
         indices, ids = outputs["sequence_index"], outputs["output_ids"]
         num_tokens = outputs["num_output_tokens"]
@@ -84,7 +88,7 @@ def chunks_of(outputs: Outputs) -> list[Chunk]:
             num_output_tokens=_at(num_tokens, place, None),
             sequence_index=index,
             logprobs=read_logprobs(_at(outputs["logprobs"], place, "")),
-            perf_metrics=json.loads(_at(outputs.get("perf_metrics", []), 0, "null")),
+            perf_metrics=json.loads(_at(outputs["perf_metrics"], 0, "null")),
         ) for place, index in enumerate(indices)]
     except KeyError as error:
         raise EngineFailure(f"the response has no output {error}") from None

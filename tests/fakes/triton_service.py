@@ -38,6 +38,8 @@ class FakeTriton(GRPCInferenceServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[messages.ModelInferRequest] = []
+        self.asked_once: list[str] = []
+        """Models that were not asked on a stream."""
         self.hung_up: queue.Queue[str] = queue.Queue()
         self.models: dict[tuple[str, str], messages.ModelConfigResponse] = {}
         self.url = ""
@@ -50,6 +52,13 @@ class FakeTriton(GRPCInferenceServiceServicer):
         context.add_callback(lambda: played or self.hung_up.put(request.id))
         yield from self.script(request, context)
         played.append(True)
+
+    def ModelInfer(self, request, context):
+        self.asked_once.append(request.model_name)
+        [one] = self.ModelStreamInfer(iter([request]), context)
+        if one.error_message:
+            context.abort(grpc.StatusCode.INTERNAL, one.error_message)
+        return one.infer_response
 
     def ServerLive(self, request, context):
         return messages.ServerLiveResponse(live=True)

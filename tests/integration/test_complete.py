@@ -13,6 +13,8 @@ from tests.drills.processes import engines
 from tests.metrics import samples, settled
 from tritonclient.utils import InferenceServerException
 
+from tritonlm_client import AsyncClient
+
 GREEDY = {"text_input": "ROMEO:\n", "max_tokens": 20, "temperature": 0.0}
 
 
@@ -81,6 +83,18 @@ async def test_a_request_that_comes_again_is_answered_from_the_cache(server, cli
     assert await complete(client, **asked) == first
     assert await complete(client, **asked | {"seed": 6}) != first
     assert await settled(lambda: num_computed(server)) == before + 2
+
+
+@pytest.mark.parametrize("url", ["grpc_url", "http_url"])
+async def test_the_client_reads_what_is_kept(server, url):
+    asked = {"max_tokens": 12, "temperature": 0.0}
+    async with AsyncClient(getattr(server, url), "generate") as client:
+        expected = await client.generate(f"Read {url}", **asked)
+    async with AsyncClient(getattr(server, url), "complete") as client:
+        for _ in range(2):
+            got = await client.generate(f"Read {url}", **asked)
+            assert (got.text, got.token_ids) == (expected.text, expected.token_ids)
+            assert (got.finish_reason, got.num_output_tokens, got.logprobs) == ("length", 12, None)
 
 
 async def test_what_was_cut_short_is_not_cached(server, client):

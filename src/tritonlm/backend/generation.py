@@ -65,9 +65,9 @@ class Answer:
         began_s = time.monotonic()
         if math.isnan(self.budget.first_send_s):
             self.budget.first_send_s = began_s
-        if self.is_cached:
-            values = _cacheable(values)
         is_large = np.size(values["output_ids"]) > LARGE_TOKENS
+        if self.is_cached:
+            values = _cacheable(values, self.requested)
         response = model_response(self._model, values, self.requested)
         self._is_spent = not self._model.is_decoupled
         self._sender.send(response, flags=FINAL if is_final and not is_large else 0)
@@ -225,12 +225,14 @@ class Generation:
         self.sent_s = time.monotonic()
 
 
-def _cacheable(values: dict[str, Any]) -> dict[str, Any]:
+def _cacheable(values: dict[str, Any], requested: frozenset[str]) -> dict[str, Any]:
     """Those of `values` that a cache may keep.
 
     Triton keeps no answer that has an empty output. So what is empty is left out, unless the answer
-    was cut short: then its text is, and nobody else gets it.
+    was cut short: then its text is empty, or if that is not `requested`, all is, and nobody else
+    gets it.
     """
     if not CUT_SHORT.isdisjoint(np.ravel(values["finish_reason"])):
-        return values | {"text_output": [], "output_ids": []}
+        empty = requested & {"text_output", "output_ids"} or requested
+        return values | {name: [] for name in empty}
     return {name: value for name, value in values.items() if np.size(value)}

@@ -40,11 +40,21 @@ def test_an_answer_that_is_to_be_kept_has_no_empty_outputs():
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "deadline"])
-@pytest.mark.parametrize("outputs", [OUTPUTS, ["text_output"], ["output_ids"]])
+@pytest.mark.parametrize("outputs", [
+    OUTPUTS, ["text_output"], ["output_ids"], ["output_ids", "finish_reason"]])
 def test_an_answer_that_was_cut_short_has_an_empty_output_and_so_is_not_kept(reason, outputs):
     got = sent(WHOLE | {"finish_reason": [reason]}, is_cached=True, outputs=outputs)
     assert [] in got.values()
     assert got.get("finish_reason", [reason.encode()]) == [reason.encode()]
+
+
+def test_an_answer_without_a_token_may_be_kept():
+    assert "output_ids" not in sent(WHOLE | {"output_ids": []}, is_cached=True)
+
+
+def test_an_answer_cut_short_without_text_is_not_kept_either():
+    got = sent(WHOLE | {"finish_reason": ["cancelled"]}, True, ["finish_reason", "chunk_index"])
+    assert got == {"finish_reason": [], "chunk_index": []}
 
 
 @pytest.mark.parametrize("option", ["stream", "cancel"])

@@ -30,9 +30,9 @@ def endless(request, context):
 class Sync:
     """Calls of the sync client, each with a client of its own."""
 
-    def stream(self, url, **options):
+    def stream(self, url, prompt="Hi", **options):
         with Client(url) as client:
-            return list(client.stream("Hi", **options))
+            return list(client.stream(prompt, **options))
 
     def call(self, url, method, *args, model="generate", **options):
         with Client(url, model) as client:
@@ -42,10 +42,10 @@ class Sync:
 class Async:
     """The same calls of the asyncio client."""
 
-    def stream(self, url, **options):
+    def stream(self, url, prompt="Hi", **options):
         async def read():
             async with AsyncClient(url) as client:
-                return [chunk async for chunk in client.stream("Hi", **options)]
+                return [chunk async for chunk in client.stream(prompt, **options)]
         return asyncio.run(read())
 
     def call(self, url, method, *args, model="generate", **options):

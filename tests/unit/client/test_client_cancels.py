@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from calls import MIXED, WAIT_S, endless, script_of
@@ -81,6 +82,13 @@ async def cancel_soon(stream):
     await stream.cancel()
 
 
+def slow(request, context):
+    """One response, which comes when nobody waits any more."""
+    while context.is_active():
+        time.sleep(0.01)
+    yield chunk("late", is_final=True)
+
+
 def ensemble_script(request, context):
     return script_of(empty_final())(request, context) if "cancel" in tensors(request) \
         else endless(request, context)
@@ -109,6 +117,25 @@ async def test_a_cancelled_task_cancels_inside_an_ensemble():
             task.cancel()
             await asyncio.wait([task])
         assert cancels(triton) == [("generate", [[b"mine"]])]
+
+
+def test_a_model_with_one_response_hears_of_a_hang_up():
+    with serve(slow) as triton, Client(triton.url, "complete") as client:
+        stream = client.stream("Hi")
+        threading.Timer(0.2, stream.cancel).start()
+        assert list(stream) == []
+        assert triton.hung_up.get(timeout=WAIT_S) == stream.request_id
+
+
+async def test_a_cancelled_task_hangs_up_on_a_model_with_one_response():
+    with serve(slow) as triton:
+        async with AsyncClient(triton.url, "complete") as client:
+            task = asyncio.create_task(client.generate("Hi", request_id="mine"))
+            await until(lambda: triton.requests, "no request")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S) == "mine"
 
 
 def test_a_deadline_on_an_ensemble_cancels_inside_it(api):

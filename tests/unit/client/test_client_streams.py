@@ -11,7 +11,7 @@ import pytest
 from calls import MIXED, WAIT_S, endless, script_of
 from triton_service import chunk, empty_final, failure, response, serve, tensors
 
-from tritonlm.errors import EngineFailure, InvalidArgument, Unavailable
+from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
 from tritonlm_client import AsyncClient, Chunk, Client, Completion, Logprobs, TokenLogprob
 
 NUM_STREAMS = 32
@@ -124,6 +124,25 @@ def test_an_error_in_the_middle_is_raised_as_its_class(api):
 def test_a_stream_without_its_final_response_is_an_error(api):
     with serve(script_of(chunk("a"))) as triton, pytest.raises(Unavailable, match="before"):
         api.stream(triton.url)
+
+
+def test_a_model_with_one_response_is_not_asked_on_a_stream(api):
+    """There tritonserver loses what it puts into its cache."""
+    with serve(script_of(chunk("Hi", finish_reason="stop"))) as triton:
+        assert api.call(triton.url, "generate", "Hi", model="complete").text == "Hi"
+        triton.script = script_of(failure("NOT_FOUND: no such adapter"))
+        with pytest.raises(NotFound, match=r"no such adapter$"):
+            api.call(triton.url, "generate", "Hi", model="complete")
+    assert triton.asked_once == ["complete"] * 2
+
+
+def test_what_may_be_empty_may_be_left_out(api):
+    answer = response(True, text_output=["a"], chunk_index=[0], finish_reason=["stop"],
+                      sequence_index=[0])
+    with serve(script_of(answer)) as triton:
+        whole = api.call(triton.url, "generate", "Hi")
+    assert (whole.text, whole.token_ids, whole.finish_reason) == ("a", (), "stop")
+    assert (whole.num_input_tokens, whole.num_output_tokens, whole.logprobs) == (None, None, None)
 
 
 def test_a_response_without_an_output_is_an_error(api):
