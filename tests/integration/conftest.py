@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from tests.integration.gateway import address_of, running_gateway
 
 from tritonlm.config import ModelConfig
 from tritonlm.server import launcher, processes
@@ -47,3 +48,10 @@ def demo_server() -> Iterator[TritonServer]:
     """A server of the demo checkpoint that modules share: each sees the end of what it asks."""
     with running_server(max_sequences=8) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def demo_gateway(demo_server: TritonServer) -> Iterator[str]:
+    """The URL of a gateway before the demo server, which modules share as well."""
+    with running_gateway(address_of(demo_server), "--model-names", "demo=generate") as url:
+        yield url

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from tritonlm_client import Client
+
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
 STOP_TIMEOUT_S = 60
 
@@ -39,6 +41,12 @@ def running_gateway(servers: str, *options: str, log: IO[str] | None = None) -> 
 def address_of(server: Any) -> str:
     """What `--servers` takes."""
     return f"{server.grpc_url}:{server.metrics_url.rsplit(':', 1)[1].removesuffix('/metrics')}"
+
+
+def direct_text(server: Any, prompt: str, **options: Any) -> str:
+    """The answer of a server to `prompt`, without a gateway."""
+    with Client(server.grpc_url) as client:
+        return client.generate(prompt, **options).text
 
 
 def post(url: str, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:

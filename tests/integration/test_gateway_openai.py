@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import shutil
-from typing import Literal
 
 import openai
 import pytest
 import torch
-from pydantic import BaseModel, Field
-from tests.integration.gateway import address_of, get, post, running_gateway
+from tests.integration.gateway import post
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tritonlm.config import DEMO_CHECKPOINT
@@ -22,34 +18,9 @@ CHAT = [{"role": "system", "content": "Speak."}, {"role": "user", "content": "Wh
 PROMPTS = ["ROMEO:\n", "JULIET:\nO ", "First Citizen:\n"]
 
 
-class Person(BaseModel):
-    """Short enough for a small model to come to an end."""
-
-    name: str = Field(max_length=12)
-    age: int = Field(ge=0, le=120)
-    house: Literal["Montague", "Capulet"]
-
-
 @pytest.fixture(scope="module")
-def server(start_server, tmp_path_factory):
-    """A server of the demo checkpoint, whose chat template tells of tools, too."""
-    checkpoint = tmp_path_factory.mktemp("checkpoint") / "demo"
-    shutil.copytree(DEMO_CHECKPOINT, checkpoint)
-    template = checkpoint / "chat_template.jinja"
-    template.write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template.read_text())
-    return start_server(model=str(checkpoint))
-
-
-@pytest.fixture(scope="module")
-def url(server):
-    with running_gateway(address_of(server), "--model-names", "demo=generate",
-                         "--tool-parser", "hermes") as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(url):
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+def client(demo_gateway):
+    with openai.OpenAI(base_url=f"{demo_gateway}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -223,7 +194,7 @@ def test_a_deadline_ends_an_answer_and_is_told_of(client):
     assert 0 < answer.usage.completion_tokens < 1000
 
 
-def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(url, client):
+def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(demo_gateway, client):
     alone = client.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
                                            max_tokens=16).choices[0].message.content
 
@@ -238,7 +209,7 @@ def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(url, client):
         return answer.choices[0].message.content
 
     async def all_at_once():
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as sdk:
+        async with openai.AsyncOpenAI(base_url=f"{demo_gateway}/v1", api_key="none") as sdk:
             return await asyncio.gather(*(streamed(sdk) for _ in range(32)),
                                         *(whole(sdk) for _ in range(32)))
 
@@ -259,53 +230,6 @@ def test_an_unknown_model_is_not_found(client):
         client.models.retrieve("gpt-9")
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("temperature", -1), ("max_tokens", 0), ("max_tokens", 100_000), ("n", 1000), ("n", "two"),
-    ("top_p", 2), ("stop", ["x"] * 17), ("logit_bias", {"1": 1000}), ("seed", 1.5), ("user", 7),
-    ("stream", "yes"), ("stream_options", {"include_usage": True}), ("messages", []),
-    ("messages", "Hi"), ("top_logprobs", 2), ("max_completion_tokens", "many"),
-    ("response_format", {"type": "json_schema"}), ("tool_choice", "required"),
-    ("store", True), ("modalities", ["audio"]), ("reasoning_effort", "low"), ("nonsense", 1),
-])
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_what_is_not_supported_is_refused_by_name(url, field, value, is_stream):
-    body = {"model": MODEL, "messages": CHAT, "stream": is_stream, field: value}
-    if (field, is_stream) == ("stream_options", True):
-        pytest.skip("it is allowed there")
-    status, answer = post(f"{url}/v1/chat/completions", body)
-    assert status == 400, answer
-    assert answer["error"]["type"] == "invalid_request_error"
-    assert answer["error"]["param"] == field
-    assert answer["error"]["message"].startswith(f"{field}: ")
-
-
-@pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b'{"model": "generate"}', b'{"messages": []}', b"\xff",
-    json.dumps({"model": MODEL, "messages": [{"role": "king", "content": "Hi"}]}).encode(),
-    json.dumps({"model": MODEL, "messages": [{"role": "user", "content": [
-        {"type": "image_url", "image_url": {"url": "x"}}]}]}).encode(),
-])
-def test_a_malformed_body_is_refused(url, body):
-    status, answer = post(f"{url}/v1/chat/completions", body)
-    assert status == 400
-    assert answer["error"]["message"]
-
-
-@pytest.mark.parametrize("prompt", [
-    [], "", [1, "a"], [[]], [True], [10**9], [-1], 7, None, [[1], 2]])
-def test_a_prompt_that_is_none_is_refused(url, prompt):
-    status, answer = post(f"{url}/v1/completions", {"model": MODEL, "prompt": prompt})
-    assert status == 400
-    assert answer["error"]["param"] == "prompt"
-
-
-def test_one_bad_prompt_of_several_ends_the_call(url):
-    status, answer = post(f"{url}/v1/completions",
-                          {"model": MODEL, "prompt": [[5], [10**6]], "max_tokens": 1000})
-    assert status == 400
-    assert "1000000" in answer["error"]["message"]
-
-
 def test_parts_of_a_text_are_put_together(client):
     parts = [{"type": "text", "text": "Who goes "}, {"type": "text", "text": "there?"}]
     whole, split = (client.chat.completions.create(
@@ -322,34 +246,16 @@ def test_an_answer_can_be_sent_back_as_it_is(client):
     assert again.usage.prompt_tokens > answer.usage.prompt_tokens
 
 
-def test_tokens_there_and_back(url, tokenizer):
+def test_tokens_there_and_back(demo_gateway, tokenizer):
     text = "O Romeo, Romeo! Ω"
-    status, told = post(f"{url}/tokenize", {"model": MODEL, "prompt": text})
+    status, told = post(f"{demo_gateway}/tokenize", {"model": MODEL, "prompt": text})
     assert (status, told["tokens"]) == (200, tokenizer.encode(text))
     assert told["count"] == len(told["tokens"])
-    assert post(f"{url}/detokenize", {"model": MODEL, "tokens": told["tokens"]}) == (
+    assert post(f"{demo_gateway}/detokenize", {"model": MODEL, "tokens": told["tokens"]}) == (
         200, {"prompt": text})
-    status, told = post(f"{url}/tokenize", {"model": MODEL, "messages": CHAT})
+    status, told = post(f"{demo_gateway}/tokenize", {"model": MODEL, "messages": CHAT})
     assert told["tokens"] == tokenizer.apply_chat_template(
         CHAT, add_generation_prompt=True, return_dict=False)
-
-
-@pytest.mark.parametrize(("path", "body"), [
-    ("tokenize", {"model": MODEL}), ("tokenize", {"model": MODEL, "prompt": 1}),
-    ("tokenize", {"model": MODEL, "prompt": "a", "temperature": 1}),
-    ("detokenize", {"model": MODEL, "tokens": [-1]}), ("detokenize", {"model": MODEL}),
-])
-def test_tokens_of_nothing_are_refused(url, path, body):
-    status, answer = post(f"{url}/{path}", body)
-    assert status == 400, answer
-
-
-def test_health_and_unknown_paths(url):
-    assert get(f"{url}/health/live")[0] == get(f"{url}/health/ready")[0] == 200
-    status, body = get(f"{url}/v1/nothing")
-    assert status == 404
-    assert json.loads(body)["error"]["type"] == "invalid_request_error"
-    assert get(f"{url}/v1/completions")[0] == 405
 
 
 def test_log_probabilities_are_finite(client):
@@ -357,67 +263,3 @@ def test_log_probabilities_are_finite(client):
                                             logprobs=True, top_logprobs=20)
     assert all(math.isfinite(each.logprob) for entry in answer.choices[0].logprobs.content
                for each in entry.top_logprobs)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_chat_is_parsed_into_a_pydantic_model(client, seed):
-    answer = client.chat.completions.parse(
-        model=MODEL, messages=CHAT, temperature=1, seed=seed, response_format=Person)
-    [choice] = answer.choices
-    assert choice.finish_reason == "stop"
-    assert isinstance(choice.message.parsed, Person)
-    with client.chat.completions.stream(model=MODEL, messages=CHAT, temperature=1, seed=seed,
-                                        response_format=Person) as stream:
-        streamed = stream.get_final_completion()
-    assert streamed.choices[0].message.parsed == choice.message.parsed
-
-
-@pytest.mark.parametrize("choice", ["required", {"type": "function",
-                                                 "function": {"name": "Person"}}])
-def test_who_has_to_call_a_tool_does(client, choice):
-    ask = {"model": MODEL, "messages": CHAT, "max_tokens": 400, "seed": 3, "tool_choice": choice,
-           "parallel_tool_calls": False, "tools": [openai.pydantic_function_tool(Person)]}
-    answer = client.chat.completions.parse(**ask)
-    assert answer.choices[0].finish_reason == "tool_calls"
-    [call] = answer.choices[0].message.tool_calls
-    assert isinstance(call.function.parsed_arguments, Person)
-    with client.chat.completions.stream(**ask) as stream:
-        [streamed] = stream.get_final_completion().choices[0].message.tool_calls
-    assert streamed.function.parsed_arguments == call.function.parsed_arguments
-
-
-def test_any_object_is_an_object(client, tokenizer):
-    [closing] = tokenizer.encode("}", add_special_tokens=False)
-    answer = client.chat.completions.create(
-        model=MODEL, messages=CHAT, response_format={"type": "json_object"},
-        logit_bias={closing: 100})
-    assert json.loads(answer.choices[0].message.content) == {}
-
-
-def test_a_completion_is_held_to_a_choice(client):
-    answer = client.completions.create(model=MODEL, prompt=PROMPTS, n=2,
-                                       extra_body={"guided_choice": ["aye", "nay"]})
-    assert {choice.text for choice in answer.choices} <= {"aye", "nay"}
-    assert {choice.finish_reason for choice in answer.choices} == {"stop"}
-
-
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_a_schema_that_cannot_be_held_is_refused(client, is_stream):
-    schema = {"type": "array", "uniqueItems": True}
-    with pytest.raises(openai.BadRequestError, match="uniqueItems") as refusal:
-        client.chat.completions.create(
-            model=MODEL, messages=CHAT, stream=is_stream, response_format={
-                "type": "json_schema", "json_schema": {"name": "set", "schema": schema}})
-    assert refusal.value.param == "guided_json"
-
-
-def test_a_response_is_what_a_chat_of_it_says(client):
-    given = {"model": MODEL, "temperature": 0}
-    chat = client.chat.completions.create(messages=CHAT, max_tokens=9, **given)
-    response = client.responses.create(instructions=CHAT[0]["content"], max_output_tokens=9,
-                                       input=CHAT[1]["content"], **given)
-    assert response.output_text == chat.choices[0].message.content
-    assert response.usage.input_tokens == chat.usage.prompt_tokens
-    assert response.usage.output_tokens == chat.usage.completion_tokens
-    parsed = client.responses.parse(model=MODEL, input="Who?", text_format=Person)
-    assert isinstance(parsed.output_parsed, Person)

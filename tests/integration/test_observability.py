@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +16,9 @@ import pytest
 import tritonclient.grpc.aio as grpcclient
 import yaml
 from inference import responses, stream
+from json_log import lines_about, logged_by
 from k8s.render import K8S
+from tests.drills.waiting import found
 from tests.exported_metrics import exported_names
 from tests.fakes.echo_server import echo_server
 from tests.fakes.otlp_collector import running_collector
@@ -33,14 +34,10 @@ from tritonlm.server.settings import ServerSettings
 
 pytestmark = pytest.mark.timeout(300)  # the first waits for servers, a gateway and Prometheus
 TRACE_ID, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE_ID}-{CLIENT_SPAN}-01"
 NUM_TOKENS, STEP_MS = 40, 3
 IS_ABSENT = re.compile(r"_gpu_|_cache_(?:requests|lookups|errors)_")
 """What nothing here has: a GPU, answers that are kept."""
-LIMIT_S = 60
 ADAPTER = K8S / "components" / "autoscaling" / "prometheus-adapter.yaml"
-needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None,
-                                      reason="needs prometheus: apt-get install prometheus")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +76,8 @@ def gateway(server, gateway_log):
 @pytest.fixture(scope="module")
 def prometheus(server, gateway, tmp_path_factory):
     """With a load of every kind between its looks at the pages."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("needs prometheus: apt-get install prometheus")
     pages = [server.metrics_url, f"{gateway}/metrics"]
     with running_prometheus(tmp_path_factory.mktemp("prometheus"), pages) as prometheus:
         body = {"model": "generate", "prompt": "To be or not to be", "max_tokens": NUM_TOKENS}
@@ -92,14 +91,12 @@ def prometheus(server, gateway, tmp_path_factory):
         yield prometheus
 
 
-@needs_prometheus
 def test_every_rule_is_evaluated_without_an_error(prometheus):
     rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     assert {rule["type"] for rule in rules} == {"recording", "alerting"}
     assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
 
 
-@needs_prometheus
 def test_every_recording_rule_gives_values(prometheus):
     recorded = [rule["name"] for group in prometheus.get("rules")["groups"]
                 for rule in group["rules"] if rule["type"] == "recording"]
@@ -110,18 +107,15 @@ def test_every_recording_rule_gives_values(prometheus):
     assert float(errors["value"][1]) == 0
 
 
-@needs_prometheus
 def test_nothing_fires_on_a_healthy_server(prometheus):
     assert prometheus.values('ALERTS{alertstate="firing"}') == []
 
 
-@needs_prometheus
 def test_prometheus_knows_the_metrics_that_the_code_names(prometheus):
     asked = {name for name in exported_names() if not IS_ABSENT.search(name)}
-    until(lambda: asked - set(prometheus.get("label/__name__/values")), lambda unknown: not unknown)
+    found(lambda: asked - set(prometheus.get("label/__name__/values")), lambda unknown: not unknown)
 
 
-@needs_prometheus
 def test_autoscalers_get_a_value_for_each_server(prometheus):
     rules = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
     assert len(rules) == 2
@@ -135,7 +129,6 @@ def test_autoscalers_get_a_value_for_each_server(prometheus):
         assert len(prometheus.wait_for(query)) == 1, "the server, and not the gateway"
 
 
-@needs_prometheus
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_panel_has_data(prometheus, name):
     choices = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*", "$path": ".*"}
@@ -150,13 +143,9 @@ def test_every_panel_has_data(prometheus, name):
                 prometheus.wait_for(expression)
 
 
-def until(read, is_enough):
-    """What `read` gives once that `is_enough`."""
-    deadline_s = time.monotonic() + LIMIT_S
-    while not is_enough(found := read()):
-        assert time.monotonic() < deadline_s, found
-        time.sleep(0.1)
-    return found
+def traced(trace_id):
+    """Header, or parameter, of a request of that trace."""
+    return {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"}
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +153,11 @@ def trace(collector, gateway):
     """The spans of a streamed request whose client has a trace of its own."""
     body = {"text_input": "To be or not to be", "max_tokens": NUM_TOKENS}
     request = urllib.request.Request(f"{gateway}/generate_stream", json.dumps(body).encode(),
-                                     {"traceparent": TRACEPARENT})
+                                     traced(TRACE_ID))
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.read().count(b"data: ") > 1
-    return until(lambda: collector.trace(TRACE_ID), lambda spans: set(spans) >= {
-        "tritonlm-gateway: POST /generate_stream", "tritonlm: generate"})
+    return found(lambda: collector.trace(TRACE_ID), {
+        "tritonlm-gateway: POST /generate_stream", "tritonlm: generate"}.issubset)
 
 
 def test_a_trace_goes_from_the_gateway_through_triton_to_the_engine(trace):
@@ -192,14 +181,14 @@ def test_the_times_of_a_trace_fit_together(trace):
     assert send.end_ns == inner.end_ns >= decode.end_ns
 
 
-@pytest.mark.parametrize("model", ["complete", "text_generation"])
-def test_a_trace_goes_through_every_model_that_generates(collector, server, model):
-    trace_id = {"complete": "2", "text_generation": "3"}[model] * 32
-    parameters = {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"}
-    asyncio.run(ask(server, {"text_input": "To be", "max_tokens": 3}, parameters, model))
-    name = "tritonlm: complete" if model == "complete" else "tritonlm: generate"
-    spans = until(lambda: collector.trace(trace_id), lambda spans: name in spans)
-    assert spans[name].parent_id == CLIENT_SPAN
+@pytest.mark.parametrize(("model", "step"), [
+    ("complete", "complete"), ("text_generation", "generate")])
+def test_a_trace_goes_through_every_model_that_generates(collector, server, model, step):
+    trace_id = os.urandom(16).hex()
+    body = {"text_input": "To be", "max_tokens": 3}
+    asyncio.run(ask(server, body, traced(trace_id), model))
+    spans = found(lambda: collector.trace(trace_id), lambda spans: f"tritonlm: {step}" in spans)
+    assert spans[f"tritonlm: {step}"].parent_id == CLIENT_SPAN
 
 
 @pytest.mark.parametrize(("path", "body"), [
@@ -209,18 +198,17 @@ def test_a_trace_goes_through_every_model_that_generates(collector, server, mode
 ])
 def test_a_trace_goes_from_the_gateway_to_the_model_of_a_task(collector, gateway, path, body):
     trace_id = os.urandom(16).hex()
-    assert post(gateway + path, body, {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"})[0] == 200
+    assert post(gateway + path, body, traced(trace_id))[0] == 200
     outer, inner = f"tritonlm-gateway: POST {path}", f"tritonlm: {body['model']}"
-    spans = until(lambda: collector.trace(trace_id), lambda spans: set(spans) >= {outer, inner})
+    spans = found(lambda: collector.trace(trace_id), {outer, inner}.issubset)
     assert spans[inner].parent_id == spans[outer].span_id
     assert spans[inner].attributes["gen_ai.usage.input_tokens"] > 0
 
 
 def test_an_error_is_told_in_its_span(collector, server):
     body = {"text_input": "To be", "temperature": -1.0}
-    parameters = {"traceparent": f"00-{'1' * 32}-{CLIENT_SPAN}-01"}
-    assert asyncio.run(ask(server, body, parameters)).error
-    [span] = until(lambda: list(collector.trace("1" * 32).values()), len)
+    assert asyncio.run(ask(server, body, traced("1" * 32))).error
+    [span] = found(lambda: list(collector.trace("1" * 32).values()), len)
     assert (span.name, span.parent_id) == ("generate", CLIENT_SPAN)
     assert span.error.startswith("temperature: -1.0 is not allowed")
 
@@ -235,18 +223,9 @@ async def ask(server, body, parameters, model="generate"):
         return await stream(client, model, body, parameters=parameters)
 
 
-def lines_of_json(path):
-    return [json.loads(line) for line in path.read_text().splitlines()
-            if line.startswith(JSON_START)]
-
-
-def lines_about(path, request_id):
-    return [line for line in lines_of_json(path) if line.get("request_id") == request_id]
-
-
 def test_front_end_and_engine_log_a_request_by_its_id(trace, server):
     request_id = trace["tritonlm: generate"].attributes["gen_ai.response.id"]
-    queued, ended = until(
+    queued, ended = found(
         lambda: lines_about(server.log_path, request_id), lambda lines: len(lines) == 2)
     assert (queued["process"], queued["message"]) == ("engine 0", "request queued")
     assert (ended["process"], ended["level"]) == ("generate_0_0", "info")
@@ -266,7 +245,7 @@ def test_whatever_works_on_a_request_to_the_gateway_logs_it_by_its_id(
     server, gateway, gateway_log, path, body, processes
 ):
     assert post(gateway + path, body, {"x-request-id": f"to-{path}"})[0] == 200
-    [told] = until(lambda: lines_about(gateway_log, f"to-{path}"), len)
+    [told] = found(lambda: lines_about(gateway_log, f"to-{path}"), len)
     assert (told["process"], told["status"]) == ("gateway", 200)
     [request_id] = told["server_request_ids"]
     assert logged_by(server, request_id, len(processes)) == processes
@@ -279,50 +258,24 @@ def test_whatever_works_on_a_request_to_the_gateway_logs_it_by_its_id(
 ])
 def test_every_step_of_an_ensemble_is_in_log_and_trace(collector, server, model, texts, processes):
     trace_id = os.urandom(16).hex()
-    traced = {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01"}
 
     async def send():
         async with grpcclient.InferenceServerClient(server.grpc_url) as client:
-            async for _, error in responses(client, model, texts, traced, (), request_id=model):
+            async for _, error in responses(client, model, texts, traced(trace_id), (),
+                                            request_id=model):
                 assert error is None
 
     asyncio.run(send())
     assert logged_by(server, model, len(processes)) == processes
     names = {f"tritonlm: {process}" for process in processes - {"engine 0"}}
-    spans = until(lambda: collector.trace(trace_id), lambda spans: set(spans) >= names)
+    spans = found(lambda: collector.trace(trace_id), names.issubset)
     assert {spans[name].parent_id for name in names} == {CLIENT_SPAN}
-
-
-def logged_by(server, request_id, num_processes):
-    """The models, or engines, that have logged a request, and of how many tokens it was."""
-    lines = until(lambda: lines_about(server.log_path, request_id),
-                  lambda lines: len({line["process"] for line in lines}) >= num_processes)
-    assert all(line["input_tokens"] > 0 for line in lines)
-    return {re.sub(r"_\d_\d$", "", line["process"]) for line in lines}
 
 
 def test_all_our_lines_of_log_are_json(server, gateway, gateway_log):
     assert not [line for line in server.log_path.read_text().splitlines()
                 if line.startswith(PREFIX)]
     assert all(line.startswith(JSON_START) for line in gateway_log.read_text().splitlines())
-
-
-def host_of(url):
-    return url.split("//")[1].removesuffix("/metrics")
-
-
-def test_top_shows_server_and_gateway(server, gateway):
-    def shown():
-        result = CliRunner().invoke(app, [
-            "top", host_of(server.metrics_url), host_of(gateway), "--once", "--interval-s", "0.5"],
-            env={"COLUMNS": "200"})
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    # Gauges of requests that are just over may still be on their way.
-    output = until(shown, lambda output: "no alert" in output)
-    assert f"generate 0 ({host_of(server.metrics_url)})" in output
-    assert "requests in flight" in output
 
 
 def test_health_asks_each_model_for_the_least_that_it_does(server):
@@ -335,11 +288,11 @@ def test_health_asks_each_model_for_the_least_that_it_does(server):
 
 def test_diagnose_finds_that_steps_take_the_time(server):
     result = CliRunner().invoke(app, [
-        "diagnose", "--url", server.grpc_url, "--metrics", host_of(server.metrics_url),
+        "diagnose", "--url", server.grpc_url, "--metrics", server.metrics_url,
         "--requests", "8", "--max-tokens", str(NUM_TOKENS), "--json"])
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found["errors"] == []
-    assert {one["owner"] for one in found["memory"]} >= {"engine 0 of generate", "embed"}
-    decode_ms = next(one["p50_ms"] for one in found["stages"] if one["name"] == "decode")
+    told = json.loads(result.stdout)
+    assert told["errors"] == []
+    assert {one["owner"] for one in told["memory"]} >= {"engine 0 of generate", "embed"}
+    decode_ms = next(one["p50_ms"] for one in told["stages"] if one["name"] == "decode")
     assert decode_ms >= (NUM_TOKENS - 1) * STEP_MS / 2
