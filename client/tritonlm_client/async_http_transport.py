@@ -67,9 +67,12 @@ class AsyncHttpCall:
             if response.status_code != httpx2.codes.OK:
                 await response.aread()
                 raise wire.failure(self._transport.url, response.status_code, response.text)
+            ends = wire.Ends(self._request)
             async for line in response.aiter_lines():
                 for chunk in wire.event_chunks(line):
+                    ends.note(chunk)
                     yield chunk
+            ends.check()
 
 
 class AsyncHttpTransport:

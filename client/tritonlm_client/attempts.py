@@ -14,11 +14,14 @@ import numpy as np
 from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
 from tritonlm_client.balancing.policy import prefix_of
 from tritonlm_client.deadline import Deadline
+from tritonlm_client.errors import DeadlineExceeded
 from tritonlm_client.requests import Request
 from tritonlm_client.results import Chunk
 from tritonlm_client.servers import Server, Servers
 
 T = TypeVar("T")
+MIN_PATIENCE_S = 1.0
+"""A server that has not begun by then may hang; who gives it less time does not find that out."""
 PROMPTS = ("messages", "text_input", "input_ids", "query")
 
 
@@ -55,12 +58,17 @@ class Attempt(Generic[T]):
             self._server.begun(time.monotonic() - self._start_s)
             return False
         self.end()
-        if isinstance(error, Unavailable | EngineFailure):
+        if isinstance(error, Unavailable | EngineFailure) and not self._is_impatience(error):
             self._server.failed()
         if not isinstance(error, Unavailable | NotFound):
             return False
         self._attempts.keep(error)
         return True
+
+    def _is_impatience(self, error: BaseException) -> bool:
+        """Whether so little time says nothing about the server."""
+        return (isinstance(error, DeadlineExceeded)
+                and time.monotonic() - self._start_s < MIN_PATIENCE_S)
 
 
 class Attempts(Generic[T]):

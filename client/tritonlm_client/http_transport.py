@@ -69,8 +69,12 @@ class HttpCall:
             if response.status_code != httpx2.codes.OK:
                 response.read()
                 raise wire.failure(self._transport.url, response.status_code, response.text)
+            ends = wire.Ends(self._request)
             for line in response.iter_lines():
-                yield from wire.event_chunks(line)
+                for chunk in wire.event_chunks(line):
+                    ends.note(chunk)
+                    yield chunk
+            ends.check()
 
 
 class HttpTransport:

@@ -67,6 +67,27 @@ def event_chunks(line: str) -> list[Chunk]:
     return chunks_of(_outputs(event))
 
 
+class Ends:
+    """Which sequences of an answer are over: the end of a body says nothing of that."""
+
+    def __init__(self, request: Request) -> None:
+        """Of one that is not told why its sequences end, none is waited for."""
+        number, is_told = (request.tensors.get(name) for name in ("n", "return_finish_reason"))
+        self._open = set(range(1 if number is None else int(number.item())))
+        if is_told is not None and not is_told.item():
+            self._open.clear()
+
+    def note(self, chunk: Chunk) -> None:
+        """It has come."""
+        if chunk.finish_reason:
+            self._open.discard(chunk.sequence_index)
+
+    def check(self) -> None:
+        """Nothing more will come; raises `Unavailable` if something should have."""
+        if self._open:
+            raise Unavailable("the answer ended before it was whole")
+
+
 def failure(url: str, status: int, text: str) -> ServingError:
     """The error of an answer whose status is not 200."""
     try:

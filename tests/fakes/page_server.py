@@ -16,6 +16,7 @@ def serve_page(*texts, status=200):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.paths.append(self.path)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(next(pages).encode())

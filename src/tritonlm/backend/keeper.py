@@ -97,11 +97,7 @@ class EngineKeeper:
             started_s = time.time()
             self._ready_s = math.inf
             self._endpoint.heartbeat.unlink(missing_ok=True)
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
-            if self._is_stopping.is_set():
-                self._process.terminate()
-            reason = f"engine {self._index} {self._wait(self._process)}"
-            self._process = None
+            reason = f"engine {self._index} {self._run_engine()}"
             if self._is_stopping.is_set():
                 return
             if self._ready_s == math.inf and self._endpoint.read_failure(started_s) is None:
@@ -109,6 +105,18 @@ class EngineKeeper:
             pause_s = self._backoff.pause_s(time.monotonic() - self._ready_s)
             LOG.warning(f"{reason}; starting another in {pause_s:.1f} s")
             self._is_stopping.wait(pause_s)
+
+    def _run_engine(self) -> str:
+        """Return when an engine has ended, or cannot be started; says how."""
+        try:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        except OSError as error:  # no memory, perhaps, or too many processes
+            return f"cannot be started: {error}"
+        if self._is_stopping.is_set():
+            self._process.terminate()
+        end = self._wait(self._process)
+        self._process = None
+        return end
 
     def _wait(self, process: subprocess.Popen[bytes]) -> str:
         """Return when the process has ended, of itself or because it hung; says how."""

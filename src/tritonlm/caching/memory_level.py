@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 from tritonlm.caching import metrics
 
+ENTRY_BYTES = 300
+"""Of Python's objects around a key and its value, about."""
+
 
 class MemoryLevel:
-    """Keeps at most `max_bytes`; what was not asked for longest goes first."""
+    """Takes at most `max_bytes` of memory; what was not asked for longest goes first."""
 
     name = "memory"
 
@@ -34,10 +37,10 @@ class MemoryLevel:
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         """Keep `value`; one that is larger than all the room is not kept."""
         self._drop(key)
-        if len(value) > self._max_bytes:
+        if _size(key, value) > self._max_bytes:
             return
         self._entries[key] = value, self._clock_s() + ttl_s
-        self._num_bytes += len(value)
+        self._num_bytes += _size(key, value)
         while self._num_bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
         metrics.MEMORY_BYTES.set(self._num_bytes)
@@ -49,5 +52,10 @@ class MemoryLevel:
         metrics.MEMORY_BYTES.set(0)
 
     def _drop(self, key: str) -> None:
-        value, _ = self._entries.pop(key, (b"", 0.0))
-        self._num_bytes -= len(value)
+        if key in self._entries:
+            value, _ = self._entries.pop(key)
+            self._num_bytes -= _size(key, value)
+
+
+def _size(key: str, value: bytes) -> int:
+    return ENTRY_BYTES + len(key) + len(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import subprocess
 import sys
 import time
 
@@ -78,6 +80,21 @@ def test_why_an_engine_did_not_come_up_is_told(keep, tmp_path, caplog):
     keep(ENDS)
     wait(lambda: pauses(caplog))
     assert Endpoint(tmp_path).engine(0).read_failure(0) == "engine 0 ended with exit code 3"
+
+
+def test_an_engine_that_the_system_does_not_start_is_tried_again(keep, monkeypatch, caplog):
+    popen, tries = subprocess.Popen, []
+
+    def popen_at_last(*args, **kwargs):
+        tries.append(args)
+        if len(tries) < 3:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return popen(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", popen_at_last)
+    keep(ENDS)
+    wait(lambda: pauses(caplog))
+    assert caplog.text.count("engine 0 cannot be started: [Errno 11]") == 2
 
 
 def test_of_two_front_ends_one_has_an_engine_and_the_other_gets_it_next(keep):

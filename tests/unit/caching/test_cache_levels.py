@@ -11,7 +11,7 @@ from tests.drills.waiting import LIMIT_S
 from tests.running_redis import running_redis
 
 from tritonlm.caching.disk_level import DiskLevel
-from tritonlm.caching.memory_level import MemoryLevel
+from tritonlm.caching.memory_level import ENTRY_BYTES, MemoryLevel
 from tritonlm.caching.redis_level import PREFIX, RedisLevel
 from tritonlm.caching.settings import CacheSettings
 from tritonlm.errors import InvalidArgument, StartFailure
@@ -62,17 +62,18 @@ async def test_a_level_forgets_what_is_out_of_time(level):
 
 
 async def test_memory_has_room_for_so_many_bytes_and_drops_what_was_not_asked_for():
-    level = MemoryLevel(10)
+    level = MemoryLevel(3 * (ENTRY_BYTES + len("k...")))
     for key in "abc":
         await level.put(key, b"...", WEEK_S)
     assert await level.get("a") == b"..."
     await level.put("d", b"...", WEEK_S)
     assert [await level.get(key) for key in "abcd"] == [b"...", None, b"...", b"..."]
-    await level.put("e", b"." * 11, WEEK_S)
+    await level.put("e", bytes(3 * ENTRY_BYTES), WEEK_S)
     assert await level.get("e") is None
     assert await level.get("a") == b"..."
-    await level.put("a", b"." * 10, WEEK_S)
-    assert [await level.get(key) for key in "acd"] == [b"." * 10, None, None]
+    large = bytes(2 * ENTRY_BYTES)
+    await level.put("a", large, WEEK_S)
+    assert [await level.get(key) for key in "acd"] == [large, None, None]
 
 
 async def test_redis_keeps_each_value_with_a_time_to_live(redis_url):

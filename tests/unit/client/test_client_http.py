@@ -1,9 +1,11 @@
 """Requests and responses as Triton's HTTP has them."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from page_server import serve_page
 
 from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 from tritonlm_client import AsyncClient, Client, Retry
@@ -49,6 +51,18 @@ def test_a_status_is_an_error(status, text, kind):
 def test_what_does_not_speak_as_triton_is_named_and_quoted():
     told = '{"error": {"message": "no such path"}}'  # as the gateway's are
     assert failure("http://a:1", 404, told).message == f"http://a:1: status 404: {told}"
+
+
+@pytest.mark.parametrize(("options", "reasons", "is_whole"), [
+    ({}, ["", "stop"], True), ({}, ["", ""], False), ({}, [], False),
+    ({"n": 2}, ["stop"], False), ({"return_finish_reason": False}, [""], True)])
+def test_a_body_that_ends_before_its_answer_is_no_answer(api, options, reasons, is_whole):
+    """As that of a proxy does whose server has died."""
+    events = [f"data: {json.dumps(EVENT | {'finish_reason': reason})}\n\n" for reason in reasons]
+    with serve_page("".join(events)) as page:
+        url = f"http://127.0.0.1:{page.server_port}"
+        with nullcontext() if is_whole else pytest.raises(Unavailable, match="was whole"):
+            assert api.call(url, "generate", "Hi", **options).text == "é" * len(reasons)
 
 
 def test_tasks_are_sent_in_requests_of_so_many_rows():

@@ -10,7 +10,8 @@ from tests.drills.waiting import until
 from triton_service import chunk, empty_final, failure, serve, tensors
 
 from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
-from tritonlm_client import AsyncClient, Client, DeadlineExceeded, Retry
+from tritonlm_client import AsyncClient, Client, DeadlineExceeded, Retry, attempts
+from tritonlm_client.balancing.health import MAX_FAILURES
 from tritonlm_client.deadline import Deadline
 
 QUICK = Retry(first_wait_s=0.01, max_wait_s=2)
@@ -216,6 +217,32 @@ def test_the_end_of_the_calls_time_is_an_error_and_that_of_the_requests_is_not(a
         with pytest.raises(DeadlineExceeded, match="30 s"):
             api.stream(triton.url, timeout_s=30)
         assert api.stream(triton.url, timeout_s=30, timeout_ms=7)[-1].finish_reason == "deadline"
+
+
+def test_who_gives_a_server_little_time_takes_it_from_nobody():
+    with serve(slow) as triton, Client(triton.url, retry=Retry(num_tries=1)) as client:
+        for _ in range(MAX_FAILURES):
+            with pytest.raises(DeadlineExceeded):
+                client.generate("Hi", timeout_s=0.05)
+        triton.script = lambda *_: iter([chunk("a", finish_reason="stop", is_final=True)])
+        assert client.generate("Hi").text == "a"
+
+
+def test_a_server_that_hangs_is_left_alone(monkeypatch):
+    monkeypatch.setattr(attempts, "MIN_PATIENCE_S", 0.05)
+    with serve(slow) as triton, Client(triton.url, retry=Retry(num_tries=1)) as client:
+        for _ in range(MAX_FAILURES):
+            with pytest.raises(DeadlineExceeded):
+                client.generate("Hi", timeout_s=0.1)
+        with pytest.raises(Unavailable, match="has failed again and again"):
+            client.generate("Hi")
+
+
+def slow(request, context):
+    """Says nothing while anybody waits."""
+    while context.is_active():
+        time.sleep(0.01)
+    yield empty_final()
 
 
 def cancel_once_asked(triton, stream):
