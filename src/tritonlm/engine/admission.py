@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritonlm.config import ModelConfig
-from tritonlm.engine.batch import Int32
 from tritonlm.engine.messages import NUM_PRIORITIES
 from tritonlm.engine.queue import WaitingQueue
 from tritonlm.engine.request import Request
 from tritonlm.engine.running import Running
+from tritonlm.engine.table import Rows
 
 
 class Admission:
@@ -98,7 +98,7 @@ class Admission:
         raise AssertionError("the victims held fewer blocks than they were thought to")
 
     def _num_lacking_blocks(
-        self, request: Request, found: list[int], rows: Int32
+        self, request: Request, found: list[int], rows: Rows
     ) -> int:
         """Blocks that `request` needs more than there are; 0 or less when there are enough.
 
@@ -111,7 +111,7 @@ class Admission:
         num_spare = int((table.priority[rows] <= request.priority).sum())
         return num_new + num_idle + num_spare - blocks.num_free
 
-    def _num_gained_blocks(self, victims: Int32, found: list[int]) -> int:
+    def _num_gained_blocks(self, victims: Rows, found: list[int]) -> int:
         """Blocks that are free for others than `found` when `victims` give theirs back."""
         held = np.concatenate([self._running.table.blocks_of(row) for row in victims.tolist()])
         blocks, counts = np.unique(held, return_counts=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 
 Int32 = NDArray[np.int32]
 Places = NDArray[np.intp]
@@ -20,7 +20,7 @@ NO_PLACES: Places = np.zeros(0, np.intp)
 class Batch:
     """T tokens of n requests; the requests with one new token come first."""
 
-    rows: Int32
+    rows: Rows
     """Rows of the request table, [n]."""
     num_new: Int32
     """Tokens of each request in this step, [n]."""
@@ -56,7 +56,7 @@ class Batch:
         return np.concatenate(([0], np.cumsum(self.num_new))).astype(np.int32)
 
 
-def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
+def build_batch(table: RequestTable, rows: Rows, num_new: Int32) -> Batch:
     """The next `num_new` tokens of `rows`, whose blocks are taken already."""
     is_single = num_new == 1
     if is_single.all():
@@ -67,9 +67,9 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
         rows, num_new = rows[order], num_new[order]
         context_lens = table.num_computed[rows] + num_new
         ends, token_rows = np.cumsum(num_new), np.repeat(rows, num_new)
-        offsets = np.repeat(context_lens - ends, num_new)
-        positions = (offsets + np.arange(token_rows.size)).astype(np.int32)
-    blocks = table.block_tables[token_rows, positions // table.block_size]
+        shifts = np.repeat(context_lens - ends, num_new)
+        positions = (shifts + np.arange(token_rows.size)).astype(np.int32)
+    places, offsets = np.divmod(positions, table.block_size)
     token_ids = table.token_ids[token_rows, positions]
     pending = table.num_pending[rows] > 0
     token_ids[ends[pending] - 1] = PENDING
@@ -79,7 +79,7 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
         token_ids=token_ids,
         pending=pending,
         positions=positions,
-        slots=blocks * table.block_size + positions % table.block_size,
+        slots=table.block_tables[token_rows, places] * table.block_size + offsets,
         context_lens=context_lens,
         block_tables=table.block_tables[rows, : table.blocks_for(int(context_lens.max()))],
         num_decodes=int(np.count_nonzero(is_single)),
@@ -88,7 +88,7 @@ def build_batch(table: RequestTable, rows: Int32, num_new: Int32) -> Batch:
     )
 
 
-def _asked(table: RequestTable, rows: Int32, num_new: Int32, positions: Int32) -> Places:
+def _asked(table: RequestTable, rows: Rows, num_new: Int32, positions: Int32) -> Places:
     is_asked = table.sampling.num_prompt_logprobs[rows] >= 0
     if not is_asked.any():
         return NO_PLACES

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from tritonlm.engine.batch import Batch, Int32
+from tritonlm.engine.batch import Batch
 from tritonlm.engine.logprobs import output_logprobs, prompt_logprobs
 from tritonlm.engine.penalties import adjust
 from tritonlm.engine.sampler import SamplingRows, sample
 from tritonlm.engine.slices import slices
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 from tritonlm.engine.token_logprobs import TokenLogprobs
 
 BYTES_PER_LOGIT = 128
@@ -48,7 +48,7 @@ def choose(
 
 
 def _draw(
-    logits: torch.Tensor, table: RequestTable, rows: Int32, newest: torch.Tensor
+    logits: torch.Tensor, table: RequestTable, rows: Rows, newest: torch.Tensor
 ) -> torch.Tensor:
     scores = logits.float()
     if table.sampling.changes_logits[rows].any():

@@ -16,7 +16,7 @@ from tritonlm.engine.deadlines import Deadlines, Name
 from tritonlm.engine.messages import NUM_PRIORITIES, Failed, Logprobs, Starts, Stats, Submit, Tokens
 from tritonlm.engine.scheduler import CANCELLED, DEADLINE, Scheduler
 from tritonlm.engine.step_runner import LaunchedStep, StepRunner
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 from tritonlm.engine.token_logprobs import TokenLogprobs
 from tritonlm.errors import EngineFailure, ServingError
 from tritonlm.logs import fields
@@ -35,7 +35,7 @@ class FirstTokens:
     num_cached: Int32
 
     @classmethod
-    def among(cls, table: RequestTable, rows: Int32) -> FirstTokens:
+    def among(cls, table: RequestTable, rows: Rows) -> FirstTokens:
         """Those of `rows`, which have got a token each."""
         num_known = table.num_tokens[rows] - table.num_pending[rows]
         rows = rows[num_known == table.num_prompt[rows] + 1]
@@ -72,8 +72,8 @@ class News:
 
     def by_owner(self) -> Iterator[tuple[int, Tokens | Failed]]:
         """One message for each front end that has requests here."""
-        owners = np.concatenate([self.owners, *(owners for owners, _, _ in self.logprobs)])
-        for owner in np.unique(owners).tolist():
+        owners = {*self.owners.tolist()}.union(*(owners.tolist() for owners, _, _ in self.logprobs))
+        for owner in sorted(owners):
             mine = self.owners == owner
             keys = self.keys[mine].tobytes()
             if self.failure:

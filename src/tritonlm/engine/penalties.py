@@ -16,14 +16,14 @@ from tritonlm.engine.batch import Int32
 from tritonlm.engine.device import put
 from tritonlm.engine.grammar import WORD_BITS, Grammar
 from tritonlm.engine.sampling_columns import NOTHING
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 
 BEFORE = -2
 """Stands where a row has no token yet; no banned sequence has it."""
 
 
 def adjust(
-    logits: torch.Tensor, table: RequestTable, rows: Int32, newest: torch.Tensor
+    logits: torch.Tensor, table: RequestTable, rows: Rows, newest: torch.Tensor
 ) -> torch.Tensor:
     """`logits`, float32 [m, V], as the options of `rows`, [m], change them; not in place.
 
@@ -40,7 +40,7 @@ def adjust(
     return scores
 
 
-def _add_bias(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
+def _add_bias(logits: torch.Tensor, table: RequestTable, rows: Rows) -> None:
     columns = table.sampling
     places = np.flatnonzero(columns.num_biased[rows])
     if places.size:
@@ -52,7 +52,7 @@ def _add_bias(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
         _add(logits, places, np.where(is_token, ids, 0), np.where(is_token, biases, np.float32(0)))
 
 
-def _ban_early_stops(logits: torch.Tensor, table: RequestTable, rows: Int32) -> None:
+def _ban_early_stops(logits: torch.Tensor, table: RequestTable, rows: Rows) -> None:
     """No stop token before `min_tokens` others."""
     num_output = table.num_tokens[rows] - table.num_prompt[rows]
     places = np.flatnonzero(num_output < table.sampling.min_tokens[rows])
@@ -64,7 +64,7 @@ def _ban_early_stops(logits: torch.Tensor, table: RequestTable, rows: Int32) -> 
 
 
 def _ban_words(
-    logits: torch.Tensor, table: RequestTable, rows: Int32, newest: torch.Tensor
+    logits: torch.Tensor, table: RequestTable, rows: Rows, newest: torch.Tensor
 ) -> None:
     """No last token of a banned sequence after its others; the prompt counts, too."""
     columns = table.sampling
@@ -85,7 +85,7 @@ def _ban_words(
     logits.index_put_(index, ban, accumulate=True)
 
 
-def _recent_tokens(table: RequestTable, rows: Int32, count: int) -> Int32:
+def _recent_tokens(table: RequestTable, rows: Rows, count: int) -> Int32:
     """The last `count` tokens of each row, `BEFORE` where it has fewer: [n, count]."""
     positions = table.num_tokens[rows, None] + np.arange(-count, 0)
     tokens = table.token_ids[rows[:, None], positions.clip(0)]
@@ -93,7 +93,7 @@ def _recent_tokens(table: RequestTable, rows: Int32, count: int) -> Int32:
 
 
 def _penalise(
-    logits: torch.Tensor, table: RequestTable, rows: Int32, newest: torch.Tensor
+    logits: torch.Tensor, table: RequestTable, rows: Rows, newest: torch.Tensor
 ) -> None:
     places = np.flatnonzero(table.sampling.has_penalty[rows])
     if not places.size:
@@ -125,7 +125,7 @@ def _counts(scores: torch.Tensor, token_ids: torch.Tensor, counts: torch.Tensor)
 
 
 def _hold_to_grammars(
-    scores: torch.Tensor, logits: torch.Tensor, table: RequestTable, rows: Int32
+    scores: torch.Tensor, logits: torch.Tensor, table: RequestTable, rows: Rows
 ) -> None:
     """Only what grammars allow; where the bans leave nothing of that, they do not count."""
     places = np.flatnonzero(table.sampling.is_guided[rows])

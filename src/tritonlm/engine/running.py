@@ -10,7 +10,7 @@ from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.prefix import Prefills, digest_of, extend_digests
 from tritonlm.engine.queue import WaitingQueue
 from tritonlm.engine.request import NO_ROW, Request
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 
 
 class Running:
@@ -62,7 +62,7 @@ class Running:
         self._queue.enter(request, now_s, is_first=True)
         self.num_preemptions += 1
 
-    def lack_a_block(self, rows: Int32, num_new: Int32) -> NDArray[np.bool_]:
+    def lack_a_block(self, rows: Rows, num_new: Int32) -> NDArray[np.bool_]:
         """Which of `rows` have no room for `num_new` more tokens, bool [n].
 
         It is one block: those of a prompt are there since its admission.
@@ -72,13 +72,13 @@ class Running:
         lacking: NDArray[np.bool_] = table.num_computed[rows] + num_new > room
         return lacking
 
-    def extend(self, rows: Int32) -> None:
+    def extend(self, rows: Rows) -> None:
         """Give each of `rows` another block."""
         table = self.table
         table.block_tables[rows, table.num_blocks[rows]] = self.blocks.take(rows.size)
         table.num_blocks[rows] += 1
 
-    def publish(self, rows: Int32, context_lens: Int32) -> None:
+    def publish(self, rows: Rows, context_lens: Int32) -> None:
         """Let the full blocks among the first `context_lens` tokens of `rows` be found."""
         if not self._has_prefix_cache:
             return

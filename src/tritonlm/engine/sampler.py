@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tritonlm.engine.batch import Int32
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 
 UNIFORM_BITS = 53
 GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
@@ -35,7 +34,7 @@ class SamplingRows:
     """Whether any row's `typical_p` is below 1."""
 
     @classmethod
-    def of(cls, table: RequestTable, rows: Int32, device: torch.device) -> SamplingRows:
+    def of(cls, table: RequestTable, rows: Rows, device: torch.device) -> SamplingRows:
         """The options of `rows` of the table."""
         def column(values: NDArray[Any]) -> torch.Tensor:
             host = torch.from_numpy(values[rows])

@@ -33,16 +33,18 @@ from tritonlm.engine.messages import STEP_SIZES, Stats, Submit
 from tritonlm.engine.queue import WaitingQueue
 from tritonlm.engine.request import NO_ROW, Request, lane_of
 from tritonlm.engine.running import Running
-from tritonlm.engine.table import RequestTable
+from tritonlm.engine.table import RequestTable, Rows
 from tritonlm.engine.users import Users
 
 RUNS_ON, STOP, LENGTH, CANCELLED, DEADLINE = range(len(FINISH_REASONS))
+REASONS = np.array([RUNS_ON, STOP, LENGTH, STOP], np.uint8)
+"""By whether a token is a stop token, and 2 if it is the last that a request may have."""
 
 
 class Committed(NamedTuple):
     """The tokens that a step has brought, arrays [m]."""
 
-    rows: Int32
+    rows: Rows
     token_ids: Int32
     reasons: NDArray[np.uint8]
 
@@ -157,16 +159,15 @@ class Scheduler:
         num_known = table.fill_in(rows, token_ids)
         is_stop = (table.stop_ids[rows] == token_ids[:, None]).any(axis=1)
         is_full = num_known == table.max_total[rows]
-        reasons = np.where(is_stop, STOP, np.where(is_full, LENGTH, RUNS_ON)).astype(np.uint8)
-        is_held = self._accept(rows, token_ids, reasons, now_s)
-        rows, token_ids, reasons = rows[is_held], token_ids[is_held], reasons[is_held]
-        self._end_rows(rows[reasons != RUNS_ON], now_s)
+        reasons = REASONS[is_stop + 2 * is_full]
+        committed = self._accept(Committed(rows, token_ids, reasons), now_s)
+        self._end_rows(committed.rows[committed.reasons != RUNS_ON], now_s)
         table.land(batch.rows)
-        return Committed(rows, token_ids, reasons)
+        return committed
 
-    def discard(self, batch: Batch, now_s: float) -> Int32:
+    def discard(self, batch: Batch, now_s: float) -> Rows:
         """`batch` has failed: end its requests that are not over; return their rows."""
-        rows: Int32 = batch.rows[self.table.is_live[batch.rows]]
+        rows: Rows = batch.rows[self.table.is_live[batch.rows]]
         self._end_rows(rows, now_s)
         self.table.land(batch.rows)
         return rows
@@ -208,21 +209,23 @@ class Scheduler:
                 request.grammar = future.result().copy()
                 self._queue.unpark([request], is_first=False)
 
-    def _accept(
-        self, rows: Int32, token_ids: Int32, reasons: NDArray[np.uint8], now_s: float
-    ) -> NDArray[np.bool_]:
-        """Have the grammars of guided `rows` go on; end those that cannot, False in bool [n]."""
-        is_held = np.ones(rows.size, np.bool_)
-        for place in np.flatnonzero(self.table.sampling.is_guided[rows]).tolist():
+    def _accept(self, committed: Committed, now_s: float) -> Committed:
+        """Have the grammars of guided rows go on; end those that cannot, and leave them out."""
+        rows, token_ids, reasons = committed
+        failed = []
+        for place in self.table.sampling.is_guided[rows].nonzero()[0].tolist():
             request = self._request(rows[place])
             assert request.grammar is not None
             if reasons[place] == RUNS_ON:
                 request.grammar.accept(int(token_ids[place]))
             error = request.grammar.error
             if error:
-                is_held[place] = False
+                failed.append(place)
                 self._fail(request, error, now_s)
-        return is_held
+        if not failed:
+            return committed
+        held = np.delete(np.arange(rows.size), failed)
+        return Committed(rows[held], token_ids[held], reasons[held])
 
     def _fail(self, request: Request, error: BaseException, now_s: float) -> None:
         self.end(request, now_s)
@@ -238,8 +241,8 @@ class Scheduler:
         self._num_step_requests += num_requests
 
     def _share_budget(
-        self, rows: Int32, now_s: float
-    ) -> tuple[Int32, Int32]:
+        self, rows: Rows, now_s: float
+    ) -> tuple[Rows, Int32]:
         """Rows and their numbers of tokens in this step: single tokens first, then chunks.
 
         As in the queue, a request whose turn does not come moves up a class in time.
@@ -263,8 +266,8 @@ class Scheduler:
                 np.concatenate((np.ones(singles.size, np.int32), num_new)))
 
     def _cover(
-        self, rows: Int32, num_new: Int32, now_s: float
-    ) -> tuple[Int32, Int32]:
+        self, rows: Rows, num_new: Int32, now_s: float
+    ) -> tuple[Rows, Int32]:
         """Take the blocks that a step needs; pre-empt requests while there are not enough.
 
         The last request is never pre-empted: what it lacks is still held by requests whose
@@ -282,6 +285,6 @@ class Scheduler:
             self._running.extend(rows[is_lacking])
         return rows, num_new
 
-    def _end_rows(self, rows: Int32, now_s: float) -> None:
+    def _end_rows(self, rows: Rows, now_s: float) -> None:
         for row in rows.tolist():
             self.end(self._request(row), now_s)

@@ -14,6 +14,10 @@ MAX_STOP_IDS = 32
 """Stop ids of a request, those of the model and its own."""
 
 
+Rows = NDArray[np.intp]
+"""Numbers of rows: those that arrays are indexed with fastest."""
+
+
 class RequestTable:
     """Columns of `num_rows` requests.
 
@@ -62,26 +66,28 @@ class RequestTable:
         """Requests that are not over."""
         return int(np.count_nonzero(self.is_live))
 
-    def runnable(self) -> NDArray[np.int32]:
-        """Rows of the requests that have tokens left to compute, int32 [n]."""
-        return np.flatnonzero(self.is_live & (self.num_tokens < self.max_total)).astype(np.int32)
+    def runnable(self) -> Rows:
+        """Rows of the requests that have tokens left to compute, [n]."""
+        return (self.is_live & (self.num_tokens < self.max_total)).nonzero()[0]
 
-    def ready(self) -> NDArray[np.int32]:
+    def ready(self) -> Rows:
         """Those of `runnable` that the next step can take.
 
         One that a grammar holds sits out until its last token is known.
         """
         rows = self.runnable()
-        is_known = ~self.sampling.is_guided[rows] | (self.num_pending[rows] == 0)
-        ready: NDArray[np.int32] = rows[is_known]
+        is_guided = self.sampling.is_guided[rows]
+        if not np.count_nonzero(is_guided):
+            return rows
+        ready: Rows = rows[~is_guided | (self.num_pending[rows] == 0)]
         return ready
 
     def most_urgent_first(
-        self, rows: NDArray[np.int32], num_classes_up: NDArray[np.float64] | int = 0
-    ) -> NDArray[np.int32]:
+        self, rows: Rows, num_classes_up: NDArray[np.float64] | int = 0
+    ) -> Rows:
         """`rows` by class, each `num_classes_up` higher than at admission, then by arrival."""
         classes = np.maximum(self.priority[rows] - num_classes_up, 0)
-        ordered: NDArray[np.int32] = rows[np.lexsort((self.arrival[rows], classes))]
+        ordered: Rows = rows[np.lexsort((self.arrival[rows], classes))]
         return ordered
 
     def admit(self, request: Request, now_s: float) -> int:
@@ -115,17 +121,17 @@ class RequestTable:
         self.key[row] = submit.key
         return row
 
-    def grammars(self, rows: NDArray[np.int32]) -> list[Grammar]:
+    def grammars(self, rows: Rows) -> list[Grammar]:
         """What holds each of `rows`, which are guided."""
         requests = (self.requests[row] for row in rows.tolist())
         return [request.grammar for request in requests if request and request.grammar]
 
-    def append_pending(self, rows: NDArray[np.int32]) -> None:
+    def append_pending(self, rows: Rows) -> None:
         """A step that samples a token for each of `rows` is launched."""
         self.num_tokens[rows] += 1
         self.num_pending[rows] += 1
 
-    def fill_in(self, rows: NDArray[np.int32], token_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    def fill_in(self, rows: Rows, token_ids: NDArray[np.int32]) -> NDArray[np.int32]:
         """The first pending token of each of `rows` is that of `token_ids`, both [n].
 
         Returns how many tokens of each are known now, int32 [n].
@@ -146,11 +152,11 @@ class RequestTable:
         if self.num_in_flight[row] == 0:
             self._free_rows.append(row)
 
-    def take_off(self, rows: NDArray[np.int32]) -> None:
+    def take_off(self, rows: Rows) -> None:
         """A step with `rows` is handed out."""
         self.num_in_flight[rows] += 1
 
-    def land(self, rows: NDArray[np.int32]) -> None:
+    def land(self, rows: Rows) -> None:
         """The step with `rows` is over; the rows that only waited for that are free."""
         self.num_in_flight[rows] -= 1
         is_free = ~self.is_live[rows] & (self.num_in_flight[rows] == 0)
@@ -165,7 +171,7 @@ class RequestTable:
         return -(-num_tokens // self.block_size)
 
     def block_contents(
-        self, rows: NDArray[np.int32], places: NDArray[np.int64]
+        self, rows: Rows, places: NDArray[np.int64]
     ) -> list[bytes]:
         """The token ids of the blocks number `places` of `rows`, both [n], as bytes."""
         starts = places[:, None] * self.block_size

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from tritonlm.engine import messages
 from tritonlm.engine.batch import Int32
+from tritonlm.engine.table import Rows
 
 
 @dataclass(frozen=True)
 class TokenLogprobs:
     """Those of n tokens of requests, and of the most likely ones in the place of each."""
 
-    rows: Int32
+    rows: Rows
     """Rows of the request table, [n]."""
     positions: Int32
     """Place of each token in its request, prompt and output together, [n]."""

@@ -142,8 +142,10 @@ class Worker:
 
     def _publish_stats(self) -> None:
         now_s = time.monotonic()
+        if now_s < self._stats_due_s:
+            return
         stats = self._engine.stats()
-        if stats == self._stats or now_s < self._stats_due_s:
+        if stats == self._stats:
             return
         self._stats, self._stats_due_s = stats, now_s + STATS_INTERVAL_MS / 1000
         for owner in list(self._identities):
