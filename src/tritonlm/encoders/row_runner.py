@@ -27,6 +27,7 @@ from tritonlm.engine.device import put
 BATCH_COST = {"cpu": 32, "cuda": 4096}
 """What a batch costs beside its tokens, in tokens: on a GPU, few rows take as long as one."""
 CAPTURED_BATCH_COST = 1024
+"""On a GPU that is told at once what to compute."""
 PROBE_LENGTHS = (7, 4)
 PROBE_IDS = np.arange(2, 12, dtype=np.int32)
 TOLERANCES = {torch.float32: 1e-4}
