@@ -60,13 +60,20 @@ def _as_json(model: ModelInfo) -> dict[str, Any]:
 
 
 def _table(found: Iterable[ModelInfo]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in COLUMNS), box=SIMPLE_HEAD)
+    table = Table(*(Column(name, overflow="fold", no_wrap=name == "name") for name in COLUMNS),
+                  box=SIMPLE_HEAD)
     for model in found:
         state = f"{model.state}: {model.reason}" if model.reason else model.state
-        outputs = ", ".join(tensor.name for tensor in model.outputs)
-        table.add_row(model.name, model.version, state, "yes" if model.is_decoupled else "no",
-                      f"{_input_names(model)} → {outputs}")
+        table.add_row(model.name, model.version, state, *_config(model))
     return table
+
+
+def _config(model: ModelInfo) -> tuple[str, ...]:
+    """What is known of a model that is loaded."""
+    if not model.is_ready:
+        return ()
+    outputs = ", ".join(tensor.name for tensor in model.outputs)
+    return "yes" if model.is_decoupled else "no", f"{_input_names(model)} → {outputs}"
 
 
 def _input_names(model: ModelInfo) -> str:

@@ -59,6 +59,9 @@ def list_models(repository: Repository = DEFAULT_FOLDER, as_json: Json = False) 
     if as_json:
         typer.echo(json.dumps([_as_json(model) for model in models], indent=2))
         return
+    if not models:
+        typer.echo(f"no models in {store.folder}; `tritonlm repo add NAME --from MODEL` adds one")
+        return
     table = Table("name", "task", "versions", "model", box=SIMPLE_HEAD)
     for model in models:
         newest = model.versions[max(model.versions)]

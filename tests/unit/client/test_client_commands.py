@@ -174,7 +174,7 @@ def test_models_are_a_table():
         result = run(triton, "models")
     words = result.stdout.replace(",", "").split()
     assert words[words.index("generate"):][:4] == ["generate", "1", "READY", "yes"]
-    assert words[words.index("broken"):][:4] == ["broken", "1", "UNAVAILABLE", "no"]
+    assert words[words.index("broken"):] == ["broken", "1", "UNAVAILABLE"]
     assert "text_input?" in words
 
 

@@ -104,6 +104,11 @@ def test_models_of_the_overlay_have_settings_of_their_tasks():
     assert set(re.findall(r"TRITONLM_(?:PIN|PRELOAD)=(\w+)", overlay)) <= added
 
 
+def test_a_list_of_nothing_says_how_to_add_a_model(store):
+    assert run(store, "list") == (
+        0, f"no models in {store.folder}; `tritonlm repo add NAME --from MODEL` adds one")
+
+
 def test_a_task_has_its_own_parts_and_settings(store, tmp_path):
     store.add("words", "embed", EmbedConfig(model=str(DEMO_CHECKPOINT), pooling="last"))
     steps = read_config(store, "words_embedding").ensemble_scheduling.step
