@@ -35,6 +35,14 @@ def owner_of(token: str) -> int | None:
     return int(pid) if pid.isdecimal() and len(pid) <= MAX_PID_DIGITS else None
 
 
+def told(error: Exception, request_id: str) -> ServingError:
+    """What a client hears of `error`; of a bug only the log has more."""
+    if isinstance(error, ServingError):
+        return error
+    LOG.error("the gateway failed", exc_info=error, extra=fields(request_id=request_id))
+    return EngineFailure("the gateway failed")
+
+
 class Session:
     """Runs requests and numbers what is said of them, so that a reader can go on after a loss."""
 
@@ -111,10 +119,8 @@ class Session:
                             {"type": "chunk", "id": request_id, **told_piece(piece)})
             record.status = HTTPStatus.OK
             last = {"type": "done", "id": request_id, "usage": record.usage.as_json()}
-        except Exception as error:
-            if not isinstance(error, ServingError):
-                LOG.exception("the gateway failed", extra=fields(request_id=request_id))
-                error = EngineFailure("the gateway failed")
+        except Exception as bug:
+            error = told(bug, request_id)
             record.status = failure_of(error).status
             last = {"type": "error", "id": request_id, **error_body(error)}
         await self._unsent.put(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -20,13 +21,15 @@ from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
 from tritonlm.gateway.journal import Journal, Record
 from tritonlm.gateway.read_watch import ReadWatch
-from tritonlm.gateway.session import Session
+from tritonlm.gateway.session import Session, told
 
 PATH, LABEL = "/ws", "/ws generate"
 """Of a request on a socket, in the log and in metrics; the socket itself has the path for both."""
 MAX_REQUESTS = 1024
 """At once on one socket."""
 MAX_WINDOW_S = 300
+MAX_WAITING = 1024
+"""Sessions of a key that wait for their next connection; each keeps up to a megabyte."""
 CLEAN_CLOSE = 1000
 REFUSED_CLOSE = 4400
 """Our own code of a socket that is closed because it asked for what cannot be had."""
@@ -54,6 +57,8 @@ class Sockets:
     journal: Journal
     slow_reader_timeout_s: float
     _seats: dict[str, Seat] = field(default_factory=dict)
+    _waiting: dict[str, dict[str, Seat]] = field(default_factory=lambda: defaultdict(dict))
+    """Those of each owner whose connection is lost, in that order."""
 
     @property
     def num_requests(self) -> int:
@@ -96,8 +101,7 @@ class Sockets:
         seat = self._seats.get(query["session"])
         if seat is None or seat.owner != _name(caller) or not seat.session.can_resume_after(after):
             raise NotFound("session: it is over, or too much of it was lost; start again")
-        if seat.expiry is not None:
-            seat.expiry.cancel()
+        self._wait_no_more(seat)
         if seat.endpoint is not None:
             seat.endpoint.cancel()
         return seat, after
@@ -105,15 +109,24 @@ class Sockets:
     def _leave_seat(self, seat: Seat) -> None:
         """End the session, unless its window lets it wait for the next connection."""
         seat.endpoint = None
-        loop = asyncio.get_running_loop()
-        seat.expiry = loop.call_later(seat.window_s, self._end, seat.session)
         if not seat.window_s:
-            seat.expiry.cancel()
-            self._end(seat.session)
+            self._end(seat)
+            return
+        seat.expiry = asyncio.get_running_loop().call_later(seat.window_s, self._end, seat)
+        waiting = self._waiting[seat.owner]
+        waiting[seat.session.token] = seat
+        if len(waiting) > MAX_WAITING:
+            self._end(next(iter(waiting.values())))
 
-    def _end(self, session: Session) -> None:
-        session.close()
-        self._seats.pop(session.token, None)
+    def _wait_no_more(self, seat: Seat) -> None:
+        self._waiting[seat.owner].pop(seat.session.token, None)
+        if seat.expiry is not None:
+            seat.expiry.cancel()
+
+    def _end(self, seat: Seat) -> None:
+        self._wait_no_more(seat)
+        seat.session.close()
+        self._seats.pop(seat.session.token, None)
 
     async def _converse(self, socket: WebSocket, seat: Seat, after: int) -> None:
         session = seat.session
@@ -164,10 +177,11 @@ class Sockets:
         record.key = session.caller.key
         try:
             copy_context().run(self._generate, session, record, message)
-        except ServingError as error:
+        except Exception as bug:
+            error = told(bug, request_id)
             record.status = failure_of(error).status
             self.journal.end(record, LABEL)
-            raise
+            raise error from None
 
     def _generate(self, session: Session, record: Record, message: dict[str, Any]) -> None:
         upstream.CURRENT.set(record.upstream)
@@ -182,7 +196,7 @@ class Sockets:
         session.caller.enter()
         try:
             answers = self.fleet.open([request], str(options.get("priority", "")))
-        except ServingError:
+        except Exception:
             session.caller.leave()
             raise
         session.run(record, answers, lambda: self.journal.end(record, LABEL))
