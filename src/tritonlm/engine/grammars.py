@@ -30,8 +30,11 @@ class Grammars:
         self._kept: OrderedDict[Guide, Future[Grammar]] = OrderedDict()
 
     def compile(self, guide: Guide) -> Future[Grammar]:
-        """The beginning of a grammar, to be copied; it is there soon, or `InvalidArgument`."""
-        if guide not in self._kept:
+        """The beginning of a grammar, to be copied; it is there soon, or `InvalidArgument`.
+
+        Who needs it no more may cancel it.
+        """
+        if guide not in self._kept or self._kept[guide].cancelled():
             threading.stack_size(4 * STACK_BYTES)  # of the compilers, which are started here
             self._kept[guide] = self._compilers.submit(self._compile, guide)
             threading.stack_size(0)

@@ -119,7 +119,9 @@ class Scheduler:
         """Take out `request`, which is not over."""
         del self.requests[request.owner, request.submit.key]
         self._users.leave(request.user)
-        self._compiling.pop(request, None)
+        compiling = self._compiling.pop(request, None)
+        if compiling and compiling not in self._compiling.values():
+            compiling.cancel()  # what nobody waits for is not to keep others waiting
         if request.row == NO_ROW:
             self._queue.leave(request, now_s)
         else:

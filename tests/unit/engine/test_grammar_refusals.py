@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from drive import Outcomes, run_all
 from guided import free, held
 from small_engine import engine_of, launched_ahead
 
-from tritonlm.engine.grammars import NUM_KEPT, Grammars
+from tritonlm.engine.grammars import NUM_COMPILERS, NUM_KEPT, Grammars
 
 TOO_DEEP = json.dumps({
     "$defs": {f"n{i}": {"type": "array", "items": {"$ref": f"#/$defs/n{i + 1}"}}
@@ -101,6 +102,29 @@ def test_a_grammar_is_compiled_once_while_it_is_used():
     grammars.compile(("guided_regex", "another("))
     assert grammars.compile(("guided_regex", texts[0])) is first[0]
     assert grammars.compile(("guided_regex", texts[1])) is not first[1]
+
+
+def test_grammars_of_requests_that_are_over_keep_nobody_waiting(guided, monkeypatch):
+    grammars = guided.engine.scheduler._grammars
+    is_released, compiled, compile_ = threading.Event(), [], grammars._compile
+
+    def slow_compile(guide):
+        is_released.wait()
+        compiled.append(guide[1])
+        return compile_(guide)
+
+    monkeypatch.setattr(grammars, "_compile", slow_compile)
+    texts = [f"over {number}" for number in range(NUM_COMPILERS + 3)]
+    requests = [held(key, "guided_regex", text) for key, text in enumerate([*texts, texts[-1]])]
+    for request in requests:
+        guided.engine.submit(0, request)
+    for request in requests[:-1]:
+        guided.engine.cancel(0, request.key)
+    is_released.set()
+    outcomes = run_all(guided.engine, {})
+    assert guided.read(outcomes) == {requests[-1].key: texts[-1]}
+    assert not {*compiled} & {*texts[NUM_COMPILERS:-1]}
+    assert guided.texts([held(0, "guided_regex", texts[-2])]) == {0: texts[-2]}
 
 
 def test_a_model_without_an_end_cannot_be_held(guided_checkpoint):
