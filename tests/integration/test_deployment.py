@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from k8s import render
 from model_hub import NAME, model_hub
 from tests import images, manifests
 from tests.containers import gateway_before, started
+from tests.drills.waiting import found
 from tests.exported_metrics import exported_names, names_in
 from tests.integration.gateway import get, post
 
@@ -271,11 +271,8 @@ def test_metrics_that_decide_on_the_number_of_servers_are_exported(triton, gatew
     assert post(f"{gateway}/v1/completions", {"model": "generate", "prompt": "Hi",
                                               "max_tokens": 2})[0] == 200
     urls = (triton[2]["metrics"], f"{gateway}/metrics")
-    due_s = time.monotonic() + 60
-    while missing := {name for name in asked
-                      if f"\n{name}{{" not in "".join(get(url)[1].decode() for url in urls)}:
-        assert time.monotonic() < due_s, missing
-        time.sleep(0.1)
+    found(lambda: "".join(get(url)[1].decode() for url in urls),
+          lambda pages: all(f"\n{name}{{" in pages for name in asked))
 
 
 def test_a_stream_goes_on_to_its_end_when_its_pod_is_deleted(triton, gateway):

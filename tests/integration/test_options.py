@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.request
 from itertools import chain
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 import tritonclient.grpc.aio as grpcclient
 from inference import OUTPUTS, gauge, responses, stream
+from tests.drills.waiting import found
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tritonlm.config import DEMO_CHECKPOINT
@@ -139,11 +139,8 @@ def cancel_when_running(server, model):
         return json.load(reply)["finish_reason"]
 
 
-def wait_for_blocks(server, is_expected, timeout_s=60):
-    end_s = time.monotonic() + timeout_s
-    while not is_expected(used := gauge(server.metrics_url, "tritonlm_kv_blocks_used")):
-        assert time.monotonic() < end_s, f"{used} blocks are used"
-        time.sleep(0.02)
+def wait_for_blocks(server, is_expected):
+    found(lambda: gauge(server.metrics_url, "tritonlm_kv_blocks_used"), is_expected)
 
 
 def assert_entries(entries, ids, first, expected, tokenizer, num_alternatives):

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from calls import MIXED, WAIT_S, endless, script_of
+from tests.drills.waiting import found
 from triton_service import chunk, empty_final, failure, response, serve, tensors
 
 from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, Unavailable
@@ -228,7 +229,5 @@ def test_a_server_that_comes_back_is_found_again():
         triton.stop()
         assert not client.is_live()
         with serve(script_of(*MIXED), triton.url):
-            deadline = time.monotonic() + WAIT_S
-            while not client.is_live() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            found(client.is_live, bool)
             assert client.generate("Hi").text == "é👋"
