@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -41,8 +41,8 @@ def main(
     prompt_tokens: Annotated[int, typer.Option(min=1)] = 512,
     output_tokens: Annotated[int, typer.Option(min=1)] = 256,
     range_ratio: Annotated[float, typer.Option(
-        min=0, max=0.99, help="Lengths differ by up to this share of themselves; with 0 all "
-                              "streams end together, and the next ones come together.")] = 0.0,
+        min=0, max=0.99, help="Lengths differ by up to this share; with 0 all end together.",
+    )] = 0.0,
     processes: Annotated[int, typer.Option(min=1, help="Client processes.")] = 2,
     vocab_size: Annotated[int, typer.Option(
         min=1, help="Prompts are random ids below it.")] = 256,
@@ -59,24 +59,33 @@ def main(
         raise typer.BadParameter(f"--model {model}: allowed: {', '.join(MODELS)}")
     if address and stream_interval_ms:
         raise typer.BadParameter("--stream-interval-ms: a server that runs has its own")
-    load = Load(model=model, input_len=prompt_tokens, output_len=output_tokens,
-                vocab_size=vocab_size, ignore_eos=True, range_ratio=range_ratio)
-    about = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    results = Results(json_file, about | {
+    turns = [Load(model=model, input_len=prompt_tokens, output_len=output_tokens,
+                  vocab_size=vocab_size, ignore_eos=True, range_ratio=range_ratio, seed=number,
+                  max_concurrency=number, num_prompts=requests or max(4 * number, 8),
+                  num_warmups=NUM_WARM_UP * number) for number in _numbers(concurrency)]
+    results = Results(json_file, {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "echo_step_ms": echo_step_ms, "stream_interval_ms": stream_interval_ms})
-    with contextlib.ExitStack() as stack:
-        if not address:
-            address = stack.enter_context(
-                _server(echo_step_ms, max(_numbers(concurrency)), stream_interval_ms))
-        summaries = {}
-        for number in _numbers(concurrency):
-            turn = dataclasses.replace(
-                load, url=address, max_concurrency=number, seed=number,
-                num_prompts=requests or max(4 * number, 8), num_warmups=NUM_WARM_UP * number)
-            summaries[f"concurrency {number:,}"] = summary = Summary.of(measure(turn, processes))
+    _measure(turns, address, processes, results, echo_step_ms, stream_interval_ms)
+
+
+def _measure(
+    turns: Sequence[Load], address: str, processes: int, results: Results,
+    echo_step_ms: float | None, stream_interval_ms: float,
+) -> None:
+    """Measure one turn after the other, of the server at `address` or one that is started."""
+    most = max(turn.max_concurrency or 1 for turn in turns)
+    summaries = {}
+    with (contextlib.nullcontext(address) if address else
+          _server(echo_step_ms, most, stream_interval_ms)) as url:
+        for turn in turns:
+            summary = Summary.of(measure(dataclasses.replace(turn, url=url), processes))
+            summaries[f"concurrency {turn.max_concurrency:,}"] = summary
             say(json.dumps(dataclasses.asdict(summary)))
             results.add("serving", summary)
-    show(serving_table(f"{model}, {prompt_tokens} tokens in, {output_tokens} out", summaries))
+    load = turns[0]
+    show(serving_table(f"{load.model}, {load.input_len} tokens in, {load.output_len} out",
+                       summaries))
 
 
 def _numbers(text: str) -> list[int]:
