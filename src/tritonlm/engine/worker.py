@@ -31,6 +31,7 @@ from tritonlm.engine.tensor_parallel.leader import build_with_followers
 from tritonlm.errors import EngineFailure, ServingError, first_line
 from tritonlm.logs import configure, fields
 from tritonlm.parent import end_with_parent
+from tritonlm.process_memory import settle
 
 IDLE_POLL_MS = 500
 COMPILING_POLL_MS = 1
@@ -209,6 +210,7 @@ def main(build: Callable[[ModelConfig, Report], BuiltEngine] = build_engine) -> 
         endpoint.write_failure(f"{NO_MEMORY}: {first_line(error)}" if is_out_of_memory(error)
                                else reason)
         raise
+    settle()
     worker = Worker(built, endpoint, config.request_log)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()

@@ -25,6 +25,7 @@ from tritonlm.engine.tensor_parallel.terms import TERMS, Terms, find_store
 from tritonlm.errors import ServingError
 from tritonlm.logs import configure
 from tritonlm.parent import end_with_parent
+from tritonlm.process_memory import settle
 
 LOG = logging.getLogger("tritonlm.engine.follower")
 FIND_TIMEOUT_S = 30.0
@@ -49,7 +50,9 @@ def main() -> None:
         socket = _connect(terms.batches)
         join(store, rank, config.tensor_parallel, choose_device(config.device),
              config.engine_start_timeout_s)
-        _follow(build_device_side(config, lambda line: None).runner, socket)
+        runner = build_device_side(config, lambda line: None).runner
+        settle()
+        _follow(runner, socket)
     except ServingError as error:
         LOG.error("cannot load: %s", error.message)
         time.sleep(LEADERS_TURN_S)
