@@ -117,25 +117,31 @@ class InferenceRequest:
     def __init__(
         self,
         tensors: Mapping[str, NDArray[Any]],
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | bytes | None = None,
         outputs: Sequence[str] = (),
-        request_id: str = "",
+        request_id: str | bytes = "",
     ) -> None:
         self._tensors, self._outputs, self._request_id = tensors, outputs, request_id
-        self._parameters = json.dumps(parameters or {})
+        self._parameters = (parameters if isinstance(parameters, bytes)
+                            else json.dumps(parameters or {}))
         self.sender = ResponseSender()
 
     def inputs(self) -> list[Tensor]:
         return [Tensor(name, np.asarray(values)) for name, values in self._tensors.items()]
 
     def parameters(self) -> str:
-        return self._parameters
+        return _text(self._parameters)
 
     def requested_output_names(self) -> list[str]:
         return list(self._outputs)
 
     def request_id(self) -> str:
-        return self._request_id
+        return _text(self._request_id)
 
     def get_response_sender(self) -> ResponseSender:
         return self.sender
+
+
+def _text(value: str | bytes) -> str:
+    """As pybind11 makes it of what a client has sent; raises `UnicodeDecodeError`."""
+    return value.decode() if isinstance(value, bytes) else value

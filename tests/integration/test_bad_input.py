@@ -108,3 +108,13 @@ async def test_http_answers_bad_input_with_400(server, model, body):
                              json=body) as answer):
         assert answer.status == 400
         assert "is not allowed" in (await answer.json())["error"]
+
+
+@pytest.mark.parametrize("model", ["generate", "text_generation"])
+@pytest.mark.parametrize("field", [b'"id": "\xff"', b'"\xff": 1'])
+async def test_http_answers_bytes_that_are_no_text_with_400(server, model, field):
+    async with (aiohttp.ClientSession() as session,
+                session.post(f"{server.http_url}/v2/models/{model}/generate",
+                             data=b'{"text_input": "a", %s}' % field) as answer):
+        assert answer.status == 400
+        assert "it must be UTF-8: invalid start byte" in (await answer.json())["error"]

@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from tritonlm.backend.request_log import RequestLog
-from tritonlm.backend.tensors import request_parameters
+from tritonlm.backend.tensors import readable_id, request_parameters
 from tritonlm.contract import MODELS, NUM_INPUT_TOKENS
 from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.tracing import TRACEPARENT, Stage, Tracer, is_traceparent
@@ -41,7 +41,7 @@ class BatchEpilogue:
                 error, (outcome, reason) = str(result), _ending(result)
             else:
                 known = {"input_tokens": _num_tokens(result)}
-            self._log.tell(request.request_id(), outcome, reason, whole.end_s - began_s, error,
+            self._log.tell(readable_id(request), outcome, reason, whole.end_s - began_s, error,
                            **known)
             if self._tracer is not None:
                 self._trace(self._tracer, request, whole, error, known)
@@ -55,10 +55,18 @@ class BatchEpilogue:
         self, tracer: Tracer, request: pb_utils.InferenceRequest, whole: Stage, error: str,
         known: Mapping[str, int],
     ) -> None:
-        given = request_parameters(request).get(TRACEPARENT, "")
-        tracer.record(whole, str(given) if is_traceparent(given) else "", (), {
-            "gen_ai.request.model": self._model, "gen_ai.response.id": request.request_id(),
+        tracer.record(whole, _traceparent(request), (), {
+            "gen_ai.request.model": self._model, "gen_ai.response.id": readable_id(request),
             "gen_ai.usage.input_tokens": known.get("input_tokens")}, error)
+
+
+def _traceparent(request: pb_utils.InferenceRequest) -> str:
+    """Empty if it has none that can be read."""
+    try:
+        given = request_parameters(request).get(TRACEPARENT, "")
+    except InvalidArgument:
+        return ""
+    return str(given) if is_traceparent(given) else ""
 
 
 def _num_tokens(result: Outputs) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.tensors import error_response, model_response, request_tensors
+from tritonlm.backend.tensors import error_response, model_response, readable_id, request_tensors
 from tritonlm.config import ModelConfig
 from tritonlm.contract import (
     DETOKENIZE_IDS,
@@ -48,7 +48,7 @@ class Detokenize:
             values = {"text_output": self._texts(request_tensors(request))}
             return model_response(MODEL, values, request.requested_output_names())
         except Exception as error:
-            return error_response(error, request.request_id())
+            return error_response(error, readable_id(request))
 
     def _texts(self, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
         ids = _row(tensors, DETOKENIZE_IDS)

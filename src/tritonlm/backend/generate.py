@@ -19,7 +19,7 @@ from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.prompt_batch import PromptAnswer, PromptBatch, naming_prompt, prompt_rows
 from tritonlm.backend.server_watch import ServerWatch
 from tritonlm.backend.session import Session
-from tritonlm.backend.tensors import request_parameters, request_tensors
+from tritonlm.backend.tensors import request_id, request_parameters, request_tensors
 from tritonlm.config import ModelConfig
 from tritonlm.contract import MODELS, parse_options, parse_prompt, parse_traceparent
 from tritonlm.engine.endpoint import Endpoint
@@ -123,7 +123,7 @@ class Generate:
     ) -> Generation | Cancellation:
         parameters = request_parameters(request)
         answer.traceparent = parse_traceparent(parameters)
-        options = parse_options(tensors, parameters, request.request_id())
+        options = parse_options(tensors, parameters, request_id(request))
         answer.request_id = options.request_id
         self.check(options)
         if options.cancel:

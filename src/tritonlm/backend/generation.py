@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tritonlm.backend.metrics import FrontEndMetrics
 from tritonlm.backend.sequence import Part, Sequence
-from tritonlm.backend.tensors import error_response, model_response
+from tritonlm.backend.tensors import error_response, model_response, readable_id
 from tritonlm.backend.time_budget import TimeBudget
 from tritonlm.contract import Model
 from tritonlm.engine.messages import Submit
@@ -52,7 +52,7 @@ class Answer:
         self.prompt_index = 0
         """Among the prompts of the request."""
         self.budget = TimeBudget()
-        self.request_id = request.request_id()
+        self.request_id = readable_id(request)
         self.traceparent = ""
         """The context of the trace that the request belongs to; empty if it is none's."""
         self.is_finished = False

@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from tritonlm.backend.tensors import error_response
+from tritonlm.backend.tensors import error_response, readable_id
 from tritonlm.contract import Model
 from tritonlm.encoders.row_encoder import RowEncoder
 from tritonlm.encoders.rows import Item, Row
@@ -49,7 +49,7 @@ def _response(
     model: Model, request: pb_utils.InferenceRequest, result: Result
 ) -> pb_utils.InferenceResponse:
     if isinstance(result, Exception):
-        return error_response(result, request.request_id())
+        return error_response(result, readable_id(request))
     requested = request.requested_output_names()
     return pb_utils.InferenceResponse([
         pb_utils.Tensor(tensor.name, np.ascontiguousarray(result[tensor.name]))

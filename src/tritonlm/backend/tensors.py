@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from tritonlm.contract import NUMPY_DTYPES, Model, Tensor
-from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.errors import EngineFailure, InvalidArgument, ServingError
 from tritonlm.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -24,9 +25,34 @@ def request_tensors(request: pb_utils.InferenceRequest) -> dict[str, NDArray[Any
 
 
 def request_parameters(request: pb_utils.InferenceRequest) -> dict[str, Any]:
-    """The request parameters: bool, int, float or str, by name."""
-    parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+    """The request parameters: bool, int, float or str, by name; raises `InvalidArgument`."""
+    with _utf8("parameters"):
+        parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
     return parameters
+
+
+def request_id(request: pb_utils.InferenceRequest) -> str:
+    """The id that the client has given; raises `InvalidArgument`."""
+    with _utf8("id"):
+        return str(request.request_id())
+
+
+def readable_id(request: pb_utils.InferenceRequest) -> str:
+    """For the log: the id, or nothing where it cannot be read."""
+    try:
+        return request_id(request)
+    except InvalidArgument:
+        return ""
+
+
+@contextmanager
+def _utf8(name: str) -> Iterator[None]:
+    """Triton's HTTP takes any bytes for a text, which are looked at when a model asks for it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(name, error.object,
+                              f"it must be UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def output_tensor(tensor: Tensor, values: Any) -> pb_utils.Tensor:

@@ -15,6 +15,8 @@ from tritonlm.backend.refusals import Refusals
 from tritonlm.backend.tensors import (
     error_response,
     model_response,
+    readable_id,
+    request_id,
     request_parameters,
     request_tensors,
 )
@@ -74,7 +76,7 @@ class Tokenize:
 def _read_prompt(request: pb_utils.InferenceRequest) -> Prompt | Exception:
     try:
         tensors = request_tensors(request)
-        options = parse_options(tensors, request_parameters(request), request.request_id())
+        options = parse_options(tensors, request_parameters(request), request_id(request))
         return NO_PROMPT if options.cancel else parse_prompt(tensors)
     except Exception as error:  # of this request alone, whatever it is
         return error
@@ -84,5 +86,5 @@ def _response(
     request: pb_utils.InferenceRequest, result: Result
 ) -> pb_utils.InferenceResponse:
     if isinstance(result, Exception):
-        return error_response(result, request.request_id())
+        return error_response(result, readable_id(request))
     return model_response(MODEL, result, request.requested_output_names())

@@ -69,11 +69,13 @@ def test_a_bad_request_does_not_harm_the_others_of_its_batch(tmp_path):
     good, *bad = model.execute([
         request("on"), request("on", "word " * 99), request("on", input_ids=ids),
         request("on", dimensions=np.array([[99]], np.int32)),
-        pb_utils.InferenceRequest({"text_input": np.array([[b"\xff"]], np.object_)})])
+        pb_utils.InferenceRequest({"text_input": np.array([[b"\xff"]], np.object_)}),
+        pb_utils.InferenceRequest({}, b'{"\xff": 1}', request_id=b"\xff")])
     assert value(good).shape == (1, 64)
     messages = [response.error().message() for response in bad]
     for message, said in zip(messages, ("num_input_tokens: ", "inputs: 'text_input and input_ids'",
-                                        "dimensions: [99]", "text_input[0]: "), strict=True):
+                                        "dimensions: [99]", "text_input[0]: ",
+                                        "parameters: "), strict=True):
         assert message.startswith(f"INVALID_ARG: {said}")
 
 

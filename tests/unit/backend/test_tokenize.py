@@ -1,5 +1,6 @@
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from tests.small_tokenizers import build_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tritonlm.backend.detokenize import Detokenize
+from tritonlm.backend.generate import Generate
 from tritonlm.backend.tokenize import Tokenize
 
 TOKENIZER = build_tokenizer("byte_level")
@@ -163,3 +165,22 @@ def test_without_a_span_the_whole_text_is_meant(detokenize):
                                         outputs=["text_output"])
     [response] = detokenize.execute([request])
     assert value(response).tolist() == [[b"The cat sat"]]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"request_id": b"\xff"}, r"INVALID_ARG: id: b'\xff' is not allowed; it must be UTF-8"),
+    ({"parameters": b'{"\xff": 1}'}, "INVALID_ARG: parameters: ")])
+def test_what_http_takes_for_a_text_harms_nobody_else(tokenize, given, message):
+    tensors = {"text_input": np.array([[b"Hi"]], np.object_)}
+    bad, good = tokenize.execute([
+        pb_utils.InferenceRequest(tensors, **given), prompt(text_input="The cat")])
+    assert bad.error().message().startswith(message)
+    assert value(good).size > 0
+
+
+def test_an_id_that_is_no_text_is_refused_by_the_front_end():
+    put, front_end = [], Generate()
+    front_end._watch, front_end._session = None, SimpleNamespace(put=put.append)
+    front_end.execute([pb_utils.InferenceRequest(
+        {"text_input": np.array([[b"Hi"]], np.object_)}, request_id=b"\xff")])
+    assert [refusal.error.field for refusal in put] == ["id"]
