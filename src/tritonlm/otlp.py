@@ -84,6 +84,7 @@ def _finish(
     span: Span, attributes: Mapping[str, Any], error: str, end_ns: int | None = None
 ) -> None:
     span.set_attributes({name: value for name, value in attributes.items() if value is not None})
-    if error:
-        span.set_status(Status(StatusCode.ERROR, error))
+    if error:  # half a character in it would lose the spans of others, sent together with this one
+        text = error.encode(errors="replace").decode()
+        span.set_status(Status(StatusCode.ERROR, text))
     span.end(end_ns)

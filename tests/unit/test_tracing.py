@@ -48,6 +48,14 @@ def test_a_request_is_a_span_with_its_stages_inside(collector):
     assert whole.begin_ns == pytest.approx(spans["it: queue"].begin_ns, abs=1e6)
 
 
+def test_half_a_character_in_an_error_loses_no_span(collector):
+    tracer = tracing.from_environment("it")
+    for error in ("", "half \ud800"):
+        tracer.record(Stage(f"failed {bool(error)}", 0, 1), PARENT, [], {}, error)
+    tracer.close()
+    assert [span.error for span in collector.trace(TRACE_ID).values()] == ["", "half ?"]
+
+
 def test_what_is_done_within_a_span_names_it(collector):
     tracer = tracing.from_environment("it")
     outer = tracer.begin("POST /", "")
