@@ -18,7 +18,9 @@ from tritonlm.errors import InvalidArgument, Unavailable
 RETRIED = frozenset({429, 502, 503, 504})
 """Statuses of a gateway that is full, or not there, for now."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-UNAUTHORIZED = 401
+UNAUTHORIZED, NOT_FOUND = 401, 404
+REQUEST_ID = "x-request-id"
+"""A header of all that a gateway answers."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Sender:
     async def run(self, lines: Iterator[Line]) -> None:
         """Return when all `lines` are answered.
 
-        Raises `Unavailable` if there is no gateway, and `InvalidArgument` if it knows no such key.
+        Raises `Unavailable` if nobody is there, and `InvalidArgument` for somebody else than a
+        gateway, or a key that it does not know.
         """
         headers = {"authorization": f"Bearer {self._sending.api_key}"} if (
             self._sending.api_key) else None
@@ -93,8 +96,7 @@ class Sender:
             try:
                 async with http.post(self._sending.url + line.url, json=line.body) as answer:
                     self._is_reached = True
-                    if answer.status == UNAUTHORIZED:
-                        raise InvalidArgument("--api-key", "(hidden)", await answer.text())
+                    await self._check(answer)
                     if answer.status not in RETRIED or is_last:
                         return _outcome(answer, await answer.read())
                     least_s = _seconds(answer.headers.get("retry-after", ""))
@@ -109,6 +111,14 @@ class Sender:
             await asyncio.sleep(max(least_s, _wait_s(attempt)))
         raise AssertionError("the last attempt returns or raises")
 
+    async def _check(self, answer: aiohttp.ClientResponse) -> None:
+        """Raise `InvalidArgument` for what every line would be answered."""
+        if answer.status == UNAUTHORIZED:
+            raise InvalidArgument("--api-key", "(hidden)", await answer.text())
+        if answer.status == NOT_FOUND and REQUEST_ID not in answer.headers:
+            raise InvalidArgument("--url", self._sending.url, f"there is no {answer.url.path}; "
+                                  "allowed: the URL of a gateway")
+
 
 def _outcome(
     answer: aiohttp.ClientResponse, raw: bytes
@@ -118,7 +128,7 @@ def _outcome(
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None, {"code": "no_json", "message": f"status {answer.status}, and a body that is "
                                                     f"no JSON: {raw[:200]!r}"}
-    return {"status_code": answer.status, "request_id": answer.headers.get("x-request-id", ""),
+    return {"status_code": answer.status, "request_id": answer.headers.get(REQUEST_ID, ""),
             "body": body}, None
 
 

@@ -102,6 +102,15 @@ def answers(path):
     return by_id
 
 
+async def test_what_is_no_gateway_answers_no_line(gateway, files):
+    paths = files(["a", "b"])
+    gateway.script = [404, 404]
+    code, told = await run(gateway, paths)
+    assert code == 1
+    assert f"--url: '{gateway.url}' is not allowed; there is no /v1/completions" in told
+    assert paths[1].read_bytes() == b""
+
+
 async def test_each_line_has_one_answer(gateway, files):
     paths = files([f"p{number}" for number in range(20)])
     gateway.delay_s = 0.05
