@@ -79,6 +79,8 @@ def _cut(text: str, start: int, end: int) -> str:
 
 
 def _row(tensors: Mapping[str, NDArray[Any]], tensor: Tensor) -> NDArray[np.int32]:
+    if tensor.name not in tensors:  # where some inputs are optional, Triton asks for none
+        raise InvalidArgument(tensor.name, "nothing", "one row: shape [1, n]")
     values = tensors[tensor.name]
     if len(values) != 1:
         raise InvalidArgument(tensor.name, list(values.shape), "one row: shape [1, n]")

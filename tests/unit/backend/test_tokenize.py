@@ -184,3 +184,9 @@ def test_an_id_that_is_no_text_is_refused_by_the_front_end():
     front_end.execute([pb_utils.InferenceRequest(
         {"text_input": np.array([[b"Hi"]], np.object_)}, request_id=b"\xff")])
     assert [refusal.error.field for refusal in put] == ["id"]
+
+
+def test_ids_that_are_missing_are_named(detokenize):
+    [response] = detokenize.execute([pb_utils.InferenceRequest(
+        {"detokenize_span": np.array([[0, 1]], np.int32)}, outputs=["text_output"])])
+    assert response.error().message().startswith("INVALID_ARG: detokenize_ids: 'nothing' ")
