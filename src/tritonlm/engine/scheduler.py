@@ -254,15 +254,15 @@ class Scheduler:
         is_single = num_new == 1
         if is_single.all():
             return rows, num_new
-        # The logits after all tokens of a prompt would take too much memory.
-        may_be_long = rows.size == 1 and table.sampling.num_prompt_logprobs[rows[0]] < 0
-        chunk = num_new.max() if may_be_long else self._config.max_prefill_chunk
+        chunk = num_new.max() if rows.size == 1 else self._config.max_prefill_chunk
         singles, others = rows[is_single], rows[~is_single]
         ages = (now_s - table.admitted_s[others]) // self._config.priority_ageing_s
         others = table.most_urgent_first(others, ages)
         wanted = np.minimum(table.num_tokens[others] - table.num_computed[others], chunk)
-        budget = self._config.step_tokens - singles.size
-        num_new = np.clip(budget - (np.cumsum(wanted) - wanted), 0, wanted).astype(np.int32)
+        # The logits after all tokens of prompts would take too much memory.
+        is_measured = table.sampling.num_prompt_logprobs[others] >= 0
+        wanted[is_measured] = _share(self._config.max_prefill_chunk, wanted[is_measured])
+        num_new = _share(self._config.step_tokens - singles.size, wanted)
         others, num_new = others[num_new > 0], num_new[num_new > 0]
         return (np.concatenate((singles, others)),
                 np.concatenate((np.ones(singles.size, np.int32), num_new)))
@@ -290,3 +290,8 @@ class Scheduler:
     def _end_rows(self, rows: Rows, now_s: float) -> None:
         for row in rows.tolist():
             self.end(self._request(row), now_s)
+
+
+def _share(amount: int, wanted: Int32) -> Int32:
+    """What each gets of `amount`, the first as much as it wants, int32 [n]."""
+    return np.clip(amount - (np.cumsum(wanted) - wanted), 0, wanted).astype(np.int32)

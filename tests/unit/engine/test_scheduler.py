@@ -180,6 +180,23 @@ def test_a_prompt_that_is_alone_takes_the_whole_budget():
     assert [batch.num_new.tolist() for batch in engine.device.batches] == [[16], [7]]
 
 
+def test_prompts_that_are_measured_share_a_chunk():
+    engine = make_engine(max_num_batched_tokens=16, max_prefill_chunk=5)
+    outcomes = run_all(engine, {0: [
+        *(submit(key, range(8 + key, 28), 1, num_prompt_logprobs=0) for key in range(3)),
+        submit(3, range(30, 8, -1), 1)]})
+    batches = engine.device.batches
+    assert max(batch.asked.size for batch in batches) == 5
+    assert batches[0].num_new.tolist() == [5, 5]
+    assert set(outcomes.reasons) == set(range(4))
+
+
+def test_a_measured_prompt_that_is_alone_comes_in_chunks():
+    engine = make_engine(max_num_batched_tokens=16, max_prefill_chunk=5)
+    run_all(engine, {0: [submit(0, range(8, 20), 1, num_prompt_logprobs=0)]})
+    assert [batch.num_new.tolist() for batch in engine.device.batches] == [[5], [5], [2]]
+
+
 def test_who_arrived_last_gives_way_when_blocks_run_out_and_keeps_its_tokens():
     engine = make_engine(num_blocks=8, block_size=4)
     requests = [submit(key, [9 + key] * 7, 14, ignore_eos=True) for key in range(2)]
