@@ -181,7 +181,7 @@ def test_a_prompt_that_is_alone_takes_the_whole_budget():
 
 
 def test_prompts_that_are_measured_share_a_chunk():
-    engine = make_engine(max_num_batched_tokens=16, max_prefill_chunk=5)
+    engine = make_engine(num_blocks=44, max_num_batched_tokens=16, max_prefill_chunk=5)
     outcomes = run_all(engine, {0: [
         *(submit(key, range(8 + key, 28), 1, num_prompt_logprobs=0) for key in range(3)),
         submit(3, range(30, 8, -1), 1)]})
