@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any
 
+import openai
 import pytest
 from tests.integration.gateway import address_of, running_gateway
 
-from tritonlm.config import ModelConfig
+from tritonlm.config import DEMO_CHECKPOINT, ModelConfig
 from tritonlm.server import launcher, processes
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
@@ -44,14 +46,29 @@ def start_server() -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="session")
-def demo_server() -> Iterator[TritonServer]:
-    """A server of the demo checkpoint that modules share: each sees the end of what it asks."""
-    with running_server(max_sequences=8) as server:
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A server that modules share: each sees the end of what it asks.
+
+    It has the demo checkpoint, whose chat template tells of tools, too.
+    """
+    checkpoint = tmp_path_factory.mktemp("checkpoint") / "demo"
+    shutil.copytree(DEMO_CHECKPOINT, checkpoint)
+    template = checkpoint / "chat_template.jinja"
+    template.write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template.read_text())
+    with running_server(model=str(checkpoint), max_sequences=8) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def demo_gateway(demo_server: TritonServer) -> Iterator[str]:
     """The URL of a gateway before the demo server, which modules share as well."""
-    with running_gateway(address_of(demo_server), "--model-names", "demo=generate") as url:
+    with running_gateway(address_of(demo_server), "--model-names", "demo=generate",
+                         "--tool-parser", "hermes") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def demo_sdk(demo_gateway: str) -> Iterator[openai.OpenAI]:
+    """OpenAI's own library, which asks that gateway."""
+    with openai.OpenAI(base_url=f"{demo_gateway}/v1", api_key="none", max_retries=0) as sdk:
+        yield sdk

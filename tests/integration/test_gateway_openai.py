@@ -19,12 +19,6 @@ PROMPTS = ["ROMEO:\n", "JULIET:\nO ", "First Citizen:\n"]
 
 
 @pytest.fixture(scope="module")
-def client(demo_gateway):
-    with openai.OpenAI(base_url=f"{demo_gateway}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
 
@@ -52,10 +46,10 @@ def text_of(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def test_a_chat_is_what_transformers_makes_of_the_template(client, tokenizer, chat_reference):
+def test_a_chat_is_what_transformers_makes_of_the_template(demo_sdk, tokenizer, chat_reference):
     prompt, expected = chat_reference
-    answer = client.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
-                                            max_completion_tokens=24)
+    answer = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
+                                              max_completion_tokens=24)
     [choice] = answer.choices
     assert choice.message.content == text_of(tokenizer, expected)
     assert choice.message.role == "assistant"
@@ -66,9 +60,9 @@ def test_a_chat_is_what_transformers_makes_of_the_template(client, tokenizer, ch
     assert (answer.object, answer.model) == ("chat.completion", MODEL)
 
 
-def test_a_streamed_chat_adds_up_to_the_same(client, tokenizer, chat_reference):
+def test_a_streamed_chat_adds_up_to_the_same(demo_sdk, tokenizer, chat_reference):
     prompt, expected = chat_reference
-    chunks = list(client.chat.completions.create(
+    chunks = list(demo_sdk.chat.completions.create(
         model=MODEL, messages=CHAT, temperature=0, max_tokens=24, stream=True,
         stream_options={"include_usage": True}))
     *pieces, last = chunks
@@ -82,37 +76,37 @@ def test_a_streamed_chat_adds_up_to_the_same(client, tokenizer, chat_reference):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_without_include_usage_no_chunk_tells_of_it(client):
-    chunks = list(client.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4,
-                                                 stream=True))
+def test_without_include_usage_no_chunk_tells_of_it(demo_sdk):
+    chunks = list(demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4,
+                                                   stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
-def test_completions_of_texts_and_of_ids_are_transformers_own(client, tokenizer, reference):
+def test_completions_of_texts_and_of_ids_are_transformers_own(demo_sdk, tokenizer, reference):
     ids = [tokenizer.encode(prompt) for prompt in PROMPTS]
     expected = [text_of(tokenizer, reference(each, 12)) for each in ids]
     for prompt in (PROMPTS, ids):
-        answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=12,
-                                           temperature=0)
+        answer = demo_sdk.completions.create(model=MODEL, prompt=prompt, max_tokens=12,
+                                             temperature=0)
         assert [choice.text for choice in answer.choices] == expected
         assert [choice.index for choice in answer.choices] == [0, 1, 2]
         assert answer.usage.prompt_tokens == sum(map(len, ids))
-    alone = client.completions.create(model=MODEL, prompt=ids[0], max_tokens=12, temperature=0)
+    alone = demo_sdk.completions.create(model=MODEL, prompt=ids[0], max_tokens=12, temperature=0)
     assert alone.choices[0].text == expected[0]
 
 
-def test_a_completion_has_sixteen_tokens_unless_asked(client):
-    answer = client.completions.create(model=MODEL, prompt="ROMEO:",
-                                       extra_body={"ignore_eos": True})
+def test_a_completion_has_sixteen_tokens_unless_asked(demo_sdk):
+    answer = demo_sdk.completions.create(model=MODEL, prompt="ROMEO:",
+                                         extra_body={"ignore_eos": True})
     assert answer.usage.completion_tokens == 16
     assert answer.choices[0].finish_reason == "length"
 
 
-def test_streams_of_several_prompts_and_sequences_are_told_apart(client):
+def test_streams_of_several_prompts_and_sequences_are_told_apart(demo_sdk):
     call = {"model": MODEL, "prompt": PROMPTS[:2], "max_tokens": 10, "n": 2, "seed": 5}
-    whole = client.completions.create(**call)
+    whole = demo_sdk.completions.create(**call)
     texts = dict.fromkeys(range(4), "")
-    for chunk in client.completions.create(**call, stream=True):
+    for chunk in demo_sdk.completions.create(**call, stream=True):
         for choice in chunk.choices:
             texts[choice.index] += choice.text
     assert list(texts.values()) == [choice.text for choice in whole.choices]
@@ -120,36 +114,36 @@ def test_streams_of_several_prompts_and_sequences_are_told_apart(client):
     assert whole.usage.completion_tokens <= 40
 
 
-def test_a_seed_repeats_and_sequences_follow_from_it(client):
+def test_a_seed_repeats_and_sequences_follow_from_it(demo_sdk):
     call = {"model": MODEL, "messages": CHAT, "max_tokens": 12, "seed": 11}
-    first, again = (client.chat.completions.create(**call, n=2) for _ in range(2))
+    first, again = (demo_sdk.chat.completions.create(**call, n=2) for _ in range(2))
     texts = [choice.message.content for choice in first.choices]
     assert texts == [choice.message.content for choice in again.choices]
-    second = client.chat.completions.create(**{**call, "seed": 12})
+    second = demo_sdk.chat.completions.create(**{**call, "seed": 12})
     assert second.choices[0].message.content == texts[1]
 
 
-def test_stop_texts_cut_and_are_told_of(client, tokenizer, chat_reference):
+def test_stop_texts_cut_and_are_told_of(demo_sdk, tokenizer, chat_reference):
     text = text_of(tokenizer, chat_reference[1])
     stop = text[5:8]
-    answer = client.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
-                                            max_tokens=24, stop=[stop])
+    answer = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
+                                              max_tokens=24, stop=[stop])
     assert answer.choices[0].message.content == text[: text.index(stop)]
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_bias_bans_a_token(client, tokenizer, chat_reference):
+def test_a_bias_bans_a_token(demo_sdk, tokenizer, chat_reference):
     first = chat_reference[1][0]
-    answer = client.chat.completions.create(
+    answer = demo_sdk.chat.completions.create(
         model=MODEL, messages=CHAT, temperature=0, max_tokens=1, logprobs=True,
         logit_bias={str(first): -100})
     [entry] = answer.choices[0].logprobs.content
     assert entry.token != tokenizer.decode([first])
 
 
-def test_log_probabilities_of_a_chat(client, tokenizer, chat_reference):
-    answer = client.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
-                                            max_tokens=5, logprobs=True, top_logprobs=3)
+def test_log_probabilities_of_a_chat(demo_sdk, tokenizer, chat_reference):
+    answer = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
+                                              max_tokens=5, logprobs=True, top_logprobs=3)
     entries = answer.choices[0].logprobs.content
     assert [entry.token for entry in entries] == [
         tokenizer.decode([token]) for token in chat_reference[1][:5]]
@@ -159,10 +153,10 @@ def test_log_probabilities_of_a_chat(client, tokenizer, chat_reference):
         answer.choices[0].message.content)
 
 
-def test_an_echo_with_log_probabilities_measures_the_prompt(client, tokenizer, reference):
+def test_an_echo_with_log_probabilities_measures_the_prompt(demo_sdk, tokenizer, reference):
     prompt = "ROMEO:\nI am the"
-    answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=3, temperature=0,
-                                       echo=True, logprobs=2)
+    answer = demo_sdk.completions.create(model=MODEL, prompt=prompt, max_tokens=3, temperature=0,
+                                         echo=True, logprobs=2)
     [choice] = answer.choices
     ids = tokenizer.encode(prompt)
     assert choice.text == prompt + text_of(tokenizer, reference(ids, 3))
@@ -175,28 +169,28 @@ def test_an_echo_with_log_probabilities_measures_the_prompt(client, tokenizer, r
     assert all(2 <= len(each) <= 3 for each in told.top_logprobs[1:])
 
 
-def test_fields_that_openai_lacks_are_the_contracts(client):
-    first, second = (client.completions.create(
+def test_fields_that_openai_lacks_are_the_contracts(demo_sdk):
+    first, second = (demo_sdk.completions.create(
         model=MODEL, prompt="ROMEO:", max_tokens=10, seed=seed,
         extra_body={"top_k": 1, "min_p": 0.0, "priority": "high", "ignore_eos": True})
         for seed in (1, 2))
     assert first.choices[0].text == second.choices[0].text  # top_k 1 is greedy
 
 
-def test_a_deadline_ends_an_answer_and_is_told_of(client):
+def test_a_deadline_ends_an_answer_and_is_told_of(demo_sdk):
     for timeout_ms in (100, 1000, 3000):  # a busy machine may not come to a token in the first
-        answer = client.completions.create(model=MODEL, prompt="ROMEO:", max_tokens=1000,
-                                           extra_body={"timeout_ms": timeout_ms,
-                                                       "ignore_eos": True})
+        answer = demo_sdk.completions.create(model=MODEL, prompt="ROMEO:", max_tokens=1000,
+                                             extra_body={"timeout_ms": timeout_ms,
+                                                         "ignore_eos": True})
         assert answer.choices[0].finish_reason == "deadline"
         if answer.usage.completion_tokens:
             break
     assert 0 < answer.usage.completion_tokens < 1000
 
 
-def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(demo_gateway, client):
-    alone = client.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
-                                           max_tokens=16).choices[0].message.content
+def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(demo_gateway, demo_sdk):
+    alone = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
+                                             max_tokens=16).choices[0].message.content
 
     async def streamed(sdk):
         stream = await sdk.chat.completions.create(model=MODEL, messages=CHAT, temperature=0,
@@ -216,31 +210,31 @@ def test_sixty_four_calls_at_once_with_asyncio_are_each_as_alone(demo_gateway, c
     assert asyncio.run(all_at_once()) == [alone] * 64
 
 
-def test_models_are_listed_by_all_their_names(client):
-    assert [model.id for model in client.models.list()] == ["demo", "generate"]
-    assert client.models.retrieve("demo").id == "demo"
-    answer = client.completions.create(model="demo", prompt="ROMEO:", max_tokens=2)
+def test_models_are_listed_by_all_their_names(demo_sdk):
+    assert [model.id for model in demo_sdk.models.list()] == ["demo", "generate"]
+    assert demo_sdk.models.retrieve("demo").id == "demo"
+    answer = demo_sdk.completions.create(model="demo", prompt="ROMEO:", max_tokens=2)
     assert answer.model == "demo"
 
 
-def test_an_unknown_model_is_not_found(client):
+def test_an_unknown_model_is_not_found(demo_sdk):
     with pytest.raises(openai.NotFoundError, match=r"'gpt-9' does not exist.* there are: demo"):
-        client.chat.completions.create(model="gpt-9", messages=CHAT)
+        demo_sdk.chat.completions.create(model="gpt-9", messages=CHAT)
     with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("gpt-9")
+        demo_sdk.models.retrieve("gpt-9")
 
 
-def test_parts_of_a_text_are_put_together(client):
+def test_parts_of_a_text_are_put_together(demo_sdk):
     parts = [{"type": "text", "text": "Who goes "}, {"type": "text", "text": "there?"}]
-    whole, split = (client.chat.completions.create(
+    whole, split = (demo_sdk.chat.completions.create(
         model=MODEL, messages=[CHAT[0], {"role": "user", "content": content}], temperature=0,
         max_tokens=8) for content in (CHAT[1]["content"], parts))
     assert split.choices[0].message.content == whole.choices[0].message.content
 
 
-def test_an_answer_can_be_sent_back_as_it_is(client):
-    answer = client.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4)
-    again = client.chat.completions.create(
+def test_an_answer_can_be_sent_back_as_it_is(demo_sdk):
+    answer = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4)
+    again = demo_sdk.chat.completions.create(
         model=MODEL, max_tokens=4,
         messages=[*CHAT, answer.choices[0].message, {"role": "user", "content": "Go on."}])
     assert again.usage.prompt_tokens > answer.usage.prompt_tokens
@@ -258,8 +252,8 @@ def test_tokens_there_and_back(demo_gateway, tokenizer):
         CHAT, add_generation_prompt=True, return_dict=False)
 
 
-def test_log_probabilities_are_finite(client):
-    answer = client.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4,
-                                            logprobs=True, top_logprobs=20)
+def test_log_probabilities_are_finite(demo_sdk):
+    answer = demo_sdk.chat.completions.create(model=MODEL, messages=CHAT, max_tokens=4,
+                                              logprobs=True, top_logprobs=20)
     assert all(math.isfinite(each.logprob) for entry in answer.choices[0].logprobs.content
                for each in entry.top_logprobs)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Literal
 
 import openai
 import pytest
 from pydantic import BaseModel, Field
-from tests.integration.gateway import address_of, running_gateway
 from transformers import AutoTokenizer
 
 from tritonlm.config import DEMO_CHECKPOINT
@@ -28,91 +26,69 @@ class Person(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def server(start_server, tmp_path_factory):
-    """A server of the demo checkpoint, whose chat template tells of tools, too."""
-    checkpoint = tmp_path_factory.mktemp("checkpoint") / "demo"
-    shutil.copytree(DEMO_CHECKPOINT, checkpoint)
-    template = checkpoint / "chat_template.jinja"
-    template.write_text("{% if tools %}{{ tools | tojson }}{% endif %}" + template.read_text())
-    return start_server(model=str(checkpoint))
-
-
-@pytest.fixture(scope="module")
-def url(server):
-    with running_gateway(address_of(server), "--tool-parser", "hermes") as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(url):
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO_CHECKPOINT)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_chat_is_parsed_into_a_pydantic_model(client, seed):
-    answer = client.chat.completions.parse(
+def test_a_chat_is_parsed_into_a_pydantic_model(demo_sdk, seed):
+    answer = demo_sdk.chat.completions.parse(
         model=MODEL, messages=CHAT, temperature=1, seed=seed, response_format=Person)
     [choice] = answer.choices
     assert choice.finish_reason == "stop"
     assert isinstance(choice.message.parsed, Person)
-    with client.chat.completions.stream(model=MODEL, messages=CHAT, temperature=1, seed=seed,
-                                        response_format=Person) as stream:
+    with demo_sdk.chat.completions.stream(model=MODEL, messages=CHAT, temperature=1, seed=seed,
+                                          response_format=Person) as stream:
         streamed = stream.get_final_completion()
     assert streamed.choices[0].message.parsed == choice.message.parsed
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function",
                                                  "function": {"name": "Person"}}])
-def test_who_has_to_call_a_tool_does(client, choice):
+def test_who_has_to_call_a_tool_does(demo_sdk, choice):
     ask = {"model": MODEL, "messages": CHAT, "max_tokens": 400, "seed": 3, "tool_choice": choice,
            "parallel_tool_calls": False, "tools": [openai.pydantic_function_tool(Person)]}
-    answer = client.chat.completions.parse(**ask)
+    answer = demo_sdk.chat.completions.parse(**ask)
     assert answer.choices[0].finish_reason == "tool_calls"
     [call] = answer.choices[0].message.tool_calls
     assert isinstance(call.function.parsed_arguments, Person)
-    with client.chat.completions.stream(**ask) as stream:
+    with demo_sdk.chat.completions.stream(**ask) as stream:
         [streamed] = stream.get_final_completion().choices[0].message.tool_calls
     assert streamed.function.parsed_arguments == call.function.parsed_arguments
 
 
-def test_any_object_is_an_object(client, tokenizer):
+def test_any_object_is_an_object(demo_sdk, tokenizer):
     [closing] = tokenizer.encode("}", add_special_tokens=False)
-    answer = client.chat.completions.create(
+    answer = demo_sdk.chat.completions.create(
         model=MODEL, messages=CHAT, response_format={"type": "json_object"},
         logit_bias={closing: 100})
     assert json.loads(answer.choices[0].message.content) == {}
 
 
-def test_a_completion_is_held_to_a_choice(client):
-    answer = client.completions.create(model=MODEL, prompt=PROMPTS, n=2,
-                                       extra_body={"guided_choice": ["aye", "nay"]})
+def test_a_completion_is_held_to_a_choice(demo_sdk):
+    answer = demo_sdk.completions.create(model=MODEL, prompt=PROMPTS, n=2,
+                                         extra_body={"guided_choice": ["aye", "nay"]})
     assert {choice.text for choice in answer.choices} <= {"aye", "nay"}
     assert {choice.finish_reason for choice in answer.choices} == {"stop"}
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_schema_that_cannot_be_held_is_refused(client, is_stream):
+def test_a_schema_that_cannot_be_held_is_refused(demo_sdk, is_stream):
     schema = {"type": "array", "uniqueItems": True}
     with pytest.raises(openai.BadRequestError, match="uniqueItems") as refusal:
-        client.chat.completions.create(
+        demo_sdk.chat.completions.create(
             model=MODEL, messages=CHAT, stream=is_stream, response_format={
                 "type": "json_schema", "json_schema": {"name": "set", "schema": schema}})
     assert refusal.value.param == "guided_json"
 
 
-def test_a_response_is_what_a_chat_of_it_says(client):
+def test_a_response_is_what_a_chat_of_it_says(demo_sdk):
     given = {"model": MODEL, "temperature": 0}
-    chat = client.chat.completions.create(messages=CHAT, max_tokens=9, **given)
-    response = client.responses.create(instructions=CHAT[0]["content"], max_output_tokens=9,
-                                       input=CHAT[1]["content"], **given)
+    chat = demo_sdk.chat.completions.create(messages=CHAT, max_tokens=9, **given)
+    response = demo_sdk.responses.create(instructions=CHAT[0]["content"], max_output_tokens=9,
+                                         input=CHAT[1]["content"], **given)
     assert response.output_text == chat.choices[0].message.content
     assert response.usage.input_tokens == chat.usage.prompt_tokens
     assert response.usage.output_tokens == chat.usage.completion_tokens
-    parsed = client.responses.parse(model=MODEL, input="Who?", text_format=Person)
+    parsed = demo_sdk.responses.parse(model=MODEL, input="Who?", text_format=Person)
     assert isinstance(parsed.output_parsed, Person)
