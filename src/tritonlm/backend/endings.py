@@ -30,7 +30,9 @@ class Endings:
         generation: Generation | None = None,
     ) -> None:
         """End a request with `error`."""
-        self._send(answer, error)
+        if not self._has_sent(answer, error):
+            LOG.warning("an error cannot be sent now, and will be later",
+                        extra=fields(request_id=answer.request_id))
         code = error.code if isinstance(error, ServingError) else ServingError.code
         self._epilogue.tell(answer, "refused" if is_refusal else "failed", code.lower(),
                             generation, str(error))
@@ -51,12 +53,13 @@ class Endings:
     def retry(self) -> None:
         """Send what could not be sent before."""
         for _ in range(len(self._unsent)):
-            self._send(*self._unsent.popleft())
+            self._has_sent(*self._unsent.popleft())
 
-    def _send(self, answer: Answer, error: Exception) -> None:
+    def _has_sent(self, answer: Answer, error: Exception) -> bool:
+        """Whether it is sent; else it is kept."""
         try:
             answer.fail(error)
-        except Exception as failure:
-            LOG.warning(f"an error cannot be sent, and is sent later: {failure}",
-                        extra=fields(request_id=answer.request_id))
+        except Exception:
             self._unsent.append((answer, error))
+            return False
+        return True
