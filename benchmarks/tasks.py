@@ -36,7 +36,7 @@ from benchmarks.running import FREE_PORTS
 from tritonlm.config import ModelConfig
 from tritonlm.server import launcher, repository
 from tritonlm.server.tritonserver import TritonServer
-from tritonlm_client.requests import infer_request
+from tritonlm_client.requests import Request
 
 ONE_BY_ONE, PADDED, BY_LENGTH = "embed_one_by_one", "embed_padded", "embed"
 ABOUT = {ONE_BY_ONE: "one by one", PADDED: "dynamic batcher, padded to the longest",
@@ -107,7 +107,7 @@ async def _measure(
             stub = GRPCInferenceServiceStub(channel)
             for place in range(rounds + 1):
                 for name in ABOUT:
-                    requests = [infer_request(name, "", {"input_ids": ids}, ["embedding"])
+                    requests = [Request(name, "", {"input_ids": ids}, ["embedding"]).as_protobuf()
                                 for ids in rows]
                     speed = await _run(stub, requests, concurrency)
                     progress.advance(task)

@@ -13,7 +13,7 @@ from tritonlm.errors import ServingError, Unavailable
 from tritonlm_client import http_wire as wire
 from tritonlm_client.address import Address
 from tritonlm_client.connection import CALL_TIMEOUT_S
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancellation
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
 
@@ -96,7 +96,7 @@ class AsyncHttpTransport:
 
     async def cancel(self, model: str, request_id: str) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        async for _ in self.stream(cancellation(model, request_id), CALL_TIMEOUT_S):
+        async for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
             pass
 
     async def models(self) -> list[ModelInfo]:
@@ -121,17 +121,12 @@ class AsyncHttpTransport:
 
     async def _post(self, path: str, body: Any, timeout_s: float | None) -> str:
         with wire.http_errors(self.url):
-            return self._text(await self.http.post(path, json=body,
-                                                   timeout=wire.timeout(timeout_s)))
+            response = await self.http.post(path, json=body, timeout=wire.timeout(timeout_s))
+            return wire.text_of(self.url, response)
 
     async def _get(self, path: str) -> str:
         with wire.http_errors(self.url):
-            return self._text(await self.http.get(path))
-
-    def _text(self, response: httpx2.Response) -> str:
-        if response.status_code != httpx2.codes.OK:
-            raise wire.failure(self.url, response.status_code, response.text)
-        return response.text
+            return wire.text_of(self.url, await self.http.get(path))
 
     async def _is_ok(self, path: str) -> bool:
         try:

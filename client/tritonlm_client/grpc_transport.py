@@ -16,7 +16,7 @@ from tritonlm_client import one_response
 from tritonlm_client.address import Address
 from tritonlm_client.connection import CALL_TIMEOUT_S, channel_options
 from tritonlm_client.errors import from_rpc, rpc_errors
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancellation
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
 from tritonlm_client.responses import Answer, model_info, tensors_of
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
@@ -77,7 +77,7 @@ class GrpcTransport:
 
     def cancel(self, model: str, request_id: str) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        for _ in self.stream(cancellation(model, request_id), CALL_TIMEOUT_S):
+        for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
             pass
 
     def models(self) -> list[ModelInfo]:

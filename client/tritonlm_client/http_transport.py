@@ -14,7 +14,7 @@ from tritonlm.errors import ServingError, Unavailable
 from tritonlm_client import http_wire as wire
 from tritonlm_client.address import Address
 from tritonlm_client.connection import CALL_TIMEOUT_S
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancellation
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
 
@@ -98,7 +98,7 @@ class HttpTransport:
 
     def cancel(self, model: str, request_id: str) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        for _ in self.stream(cancellation(model, request_id), CALL_TIMEOUT_S):
+        for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
             pass
 
     def models(self) -> list[ModelInfo]:
@@ -122,16 +122,12 @@ class HttpTransport:
 
     def _post(self, path: str, body: Any, timeout_s: float | None) -> str:
         with wire.http_errors(self.url):
-            return self._text(self.http.post(path, json=body, timeout=wire.timeout(timeout_s)))
+            response = self.http.post(path, json=body, timeout=wire.timeout(timeout_s))
+            return wire.text_of(self.url, response)
 
     def _get(self, path: str) -> str:
         with wire.http_errors(self.url):
-            return self._text(self.http.get(path))
-
-    def _text(self, response: httpx2.Response) -> str:
-        if response.status_code != httpx2.codes.OK:
-            raise wire.failure(self.url, response.status_code, response.text)
-        return response.text
+            return wire.text_of(self.url, self.http.get(path))
 
     def _is_ok(self, path: str) -> bool:
         try:

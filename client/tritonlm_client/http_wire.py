@@ -88,6 +88,13 @@ class Ends:
             raise Unavailable("the answer ended before it was whole")
 
 
+def text_of(url: str, response: httpx2.Response) -> str:
+    """The text of an answer that was read; raises the error that it is if its status is not 200."""
+    if response.status_code != httpx2.codes.OK:
+        raise failure(url, response.status_code, response.text)
+    return response.text
+
+
 def failure(url: str, status: int, text: str) -> ServingError:
     """The error of an answer whose status is not 200."""
     try:

@@ -50,23 +50,27 @@ class Request:
 
     def as_protobuf(self) -> ModelInferRequest:
         """As gRPC has it."""
-        return infer_request(self.model, self.id, self.tensors, self.outputs)
-
-
-def generation_request(
-    model: str, prompt: Prompt, options: Mapping[str, Any], is_stream: bool
-) -> ModelInferRequest:
-    """A request for text; its `id` is the option `request_id`, or a new one.
-
-    Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
-    """
-    return text_request(model, prompt, options, is_stream).as_protobuf()
+        utf8("request_id", self.id)
+        request = ModelInferRequest(model_name=self.model, id=self.id)
+        # Without it a stream that ends in a response without outputs looks like one cut short.
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        for name, values in self.tensors.items():
+            request.inputs.add(name=name, datatype=DTYPES[name], shape=values.shape)
+            is_text = DTYPES[name] == "BYTES"
+            raw = serialize_byte_tensor(values).item() if is_text else values.tobytes()
+            request.raw_input_contents.append(raw)
+        for name in self.outputs:
+            request.outputs.add(name=name)
+        return request
 
 
 def text_request(
     model: str, prompt: Prompt, options: Mapping[str, Any], is_stream: bool
 ) -> Request:
-    """As `generation_request`, for any protocol."""
+    """A request for text; its `id` is the option `request_id`, or a new one.
+
+    Raises `InvalidArgument` for a prompt or an option that a server would refuse on sight.
+    """
     given = _plain(options)
     parsed = contract.parse_options({}, {**given, "stream": is_stream})
     request_id = parsed.request_id or uuid4().hex
@@ -81,13 +85,8 @@ def text_request(
     return Request(model, request_id, tensors, takes_timeout=True)
 
 
-def cancel_request(model: str, request_id: str) -> ModelInferRequest:
+def cancel_request(model: str, request_id: str) -> Request:
     """A request that cancels the running one of that id; its answer has no text."""
-    return cancellation(model, request_id).as_protobuf()
-
-
-def cancellation(model: str, request_id: str) -> Request:
-    """As `cancel_request`, for any protocol."""
     contract.parse_options({}, {"request_id": request_id, "cancel": True})
     tensors = {"request_id": _option_tensor("request_id", request_id),
                "cancel": _option_tensor("cancel", True)}
@@ -160,21 +159,3 @@ def _ids(prompt: Any) -> NDArray[np.int32]:
     if ids.min() < 0 or ids.max() > INT32_MAX:
         raise InvalidArgument("input_ids", prompt, f"allowed: 0 to {INT32_MAX}")
     return ids.astype(np.int32)[np.newaxis]
-
-
-def infer_request(
-    model: str, request_id: str, tensors: Mapping[str, NDArray[Any]], outputs: Sequence[str]
-) -> ModelInferRequest:
-    """A request with `tensors` of shape [1, n] that asks for `outputs`."""
-    utf8("request_id", request_id)
-    request = ModelInferRequest(model_name=model, id=request_id)
-    # Without it a stream that ends in a response without outputs looks like one cut short.
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    for name, values in tensors.items():
-        request.inputs.add(name=name, datatype=DTYPES[name], shape=values.shape)
-        is_text = DTYPES[name] == "BYTES"
-        raw = serialize_byte_tensor(values).item() if is_text else values.tobytes()
-        request.raw_input_contents.append(raw)
-    for name in outputs:
-        request.outputs.add(name=name)
-    return request

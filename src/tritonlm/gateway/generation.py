@@ -14,7 +14,7 @@ from tritonlm.gateway.openai.messages import Message, template_messages
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
 from tritonlm.gateway.usage import Usage
 from tritonlm_client import Prompt
-from tritonlm_client.requests import generation_request
+from tritonlm_client.requests import text_request
 
 OWN_OPTIONS = ("logprobs", "prompt_logprobs", "exclude_input_in_output")
 
@@ -36,7 +36,7 @@ def streamed_request(
 ) -> ModelInferRequest:
     """The request to `model` that is answered in pieces; raises `InvalidArgument`."""
     given = options | {name: getattr(body, name) for name in OWN_OPTIONS}
-    request = generation_request(model, _prompt(body), given, True)
+    request = text_request(model, _prompt(body), given, True).as_protobuf()
     with_logprobs = not (body.logprobs is None and body.prompt_logprobs is None)
     ask_for_pieces(request, options.get("n", 1) != 1, with_logprobs)
     return request

@@ -110,7 +110,8 @@ class TritonStream:
     async def _cancel(self, model: str, request_id: str) -> None:
         while request_id in self._sinks:
             is_answered = asyncio.Event()
-            self.submit(cancel_request(model, request_id), lambda *_, it=is_answered: it.set())
+            self.submit(cancel_request(model, request_id).as_protobuf(),
+                        lambda *_, it=is_answered: it.set())
             await is_answered.wait()
             await asyncio.sleep(CANCEL_RETRY_S)
 

@@ -16,7 +16,7 @@ from tritonlm.errors import InvalidArgument, Unavailable
 from tritonlm.gateway.body import Body
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.options import INT32_MAX, PRIORITIES
-from tritonlm_client.requests import infer_request
+from tritonlm_client.requests import Request
 
 MAX_ROWS = 64
 """Of a request, as the models' max_batch_size has it."""
@@ -50,7 +50,7 @@ async def infer_rows(
     """
     body.check()
     model = fleet.resolve(body.model, task)
-    requests = [_queued(infer_request(model, uuid4().hex, rows, outputs), body)
+    requests = [_queued(Request(model, uuid4().hex, rows, outputs).as_protobuf(), body)
                 for rows in tensors]
     answers = asyncio.gather(*(_infer(fleet, request) for request in requests))
     if body.timeout_ms is None:

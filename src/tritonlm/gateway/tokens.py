@@ -15,7 +15,7 @@ from tritonlm.gateway.body import Body
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.openai.messages import Message, template_messages
 from tritonlm.options import INT32_MAX
-from tritonlm_client.requests import infer_request, prompt_tensors
+from tritonlm_client.requests import Request, prompt_tensors
 
 
 class TokenizeBody(Body, frozen=True):
@@ -40,9 +40,9 @@ async def tokenize(fleet: Fleet, body: TokenizeBody) -> dict[str, Any]:
     prompt = body.prompt if body.messages is None else template_messages(body.messages)
     model = fleet.resolve(body.model)
     connection = fleet.choose(model).connection
-    request = infer_request(connection.part(model, "tokenize"), uuid4().hex,
-                            prompt_tensors(prompt or ""), ["input_ids"])
-    response = await connection.infer(request)
+    request = Request(connection.part(model, "tokenize"), uuid4().hex,
+                      prompt_tensors(prompt or ""), ["input_ids"])
+    response = await connection.infer(request.as_protobuf())
     ids = np.frombuffer(response.raw_output_contents[0], "<i4").tolist()
     return {"tokens": ids, "count": len(ids)}
 
@@ -52,7 +52,6 @@ async def detokenize(fleet: Fleet, body: DetokenizeBody) -> dict[str, Any]:
     tensors = {DETOKENIZE_IDS.name: np.array([body.tokens], np.int32)}
     model = fleet.resolve(body.model)
     connection = fleet.choose(model).connection
-    request = infer_request(connection.part(model, "detokenize"), uuid4().hex, tensors,
-                            ["text_output"])
-    response = await connection.infer(request)
+    request = Request(connection.part(model, "detokenize"), uuid4().hex, tensors, ["text_output"])
+    response = await connection.infer(request.as_protobuf())
     return {"prompt": deserialize_bytes_tensor(response.raw_output_contents[0])[0].decode()}

@@ -6,13 +6,13 @@ from triton_service import tensors
 
 from tritonlm.contract import ANSWER, MODELS
 from tritonlm.errors import InvalidArgument
-from tritonlm_client.requests import cancel_request, generation_request
+from tritonlm_client.requests import cancel_request, text_request
 
 MESSAGES = [{"role": "user", "content": "Grüß dich 👋"}]
 
 
 def request(prompt="Hi", is_stream=False, **options):
-    return generation_request("generate", prompt, options, is_stream)
+    return text_request("generate", prompt, options, is_stream).as_protobuf()
 
 
 @pytest.mark.parametrize("text", ["Hi", "naïve 👋🏽", "a\0b\n", "x" * 100_000])
@@ -116,7 +116,7 @@ def test_a_bad_option_is_refused_by_name(name, value):
 
 
 def test_a_request_is_cancelled_by_its_id():
-    sent = cancel_request("generate", "mine")
+    sent = cancel_request("generate", "mine").as_protobuf()
     assert tensors(sent) == {"request_id": [[b"mine"]], "cancel": [[True]]}
     assert sent.id != "mine"
 
@@ -130,4 +130,4 @@ def test_a_cancel_needs_an_id():
     ("generate", "generate"), ("text_generation", "generate"), ("other", "other"),
 ])
 def test_a_request_to_the_ensemble_is_cancelled_inside_it(model, cancelled_at):
-    assert cancel_request(model, "mine").model_name == cancelled_at
+    assert cancel_request(model, "mine").model == cancelled_at

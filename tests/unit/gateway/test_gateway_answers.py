@@ -14,11 +14,11 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.pieces import Piece, PieceReader, ask_for_pieces
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
-from tritonlm_client.requests import generation_request
+from tritonlm_client.requests import text_request
 
 
 def request(text="Hi", **options):
-    made = generation_request("generate", text, options, True)
+    made = text_request("generate", text, options, True).as_protobuf()
     ask_for_pieces(made, is_several=options.get("n", 1) > 1, with_logprobs=False)
     return made
 

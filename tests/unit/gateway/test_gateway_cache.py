@@ -15,7 +15,7 @@ from tritonlm.caching.flights import Flights
 from tritonlm.gateway.cache_key import generation_key
 from tritonlm.gateway.connection import TritonConnection
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
-from tritonlm_client.requests import generation_request
+from tritonlm_client.requests import text_request
 
 ASKED = {"model": "generate", "prompt": "ROMEO:", "temperature": 0}
 CHAT = {"model": "generate", "messages": [{"role": "user", "content": "Hi"}], "seed": 1}
@@ -213,7 +213,8 @@ async def test_a_folder_outlives_its_gateway(gateway, tmp_path):
 
 
 def key(identity=("generate:1",), prompt="ROMEO:", is_stream=False, **options):
-    return generation_key([generation_request("generate", prompt, options, is_stream)], identity)
+    request = text_request("generate", prompt, options, is_stream).as_protobuf()
+    return generation_key([request], identity)
 
 
 def test_a_key_is_that_of_model_version_prompt_and_all_options():

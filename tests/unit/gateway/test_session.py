@@ -10,7 +10,7 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.journal import Record
 from tritonlm.gateway.session import MAX_KEPT_BYTES, MAX_UNSENT, Session
 from tritonlm.gateway.upstream import Upstream
-from tritonlm_client.requests import generation_request
+from tritonlm_client.requests import text_request
 
 
 class Stream:
@@ -26,7 +26,7 @@ class Stream:
 def started(session, name="a"):
     stream = Stream()
     session.run(Record(name, "GENERATE", "/ws", Upstream()),
-                Answers(To(stream), [generation_request("generate", "Hi", {}, True)]),
+                Answers(To(stream), [text_request("generate", "Hi", {}, True).as_protobuf()]),
                 end=lambda: None)
     return stream
 

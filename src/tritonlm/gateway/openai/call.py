@@ -22,7 +22,7 @@ from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
 from tritonlm.gateway.usage import Usage
 from tritonlm_client import Prompt
-from tritonlm_client.requests import generation_request
+from tritonlm_client.requests import text_request
 
 DONE = b"[DONE]"
 
@@ -74,7 +74,7 @@ class Call(ABC):
         return [self._request(model, prompt) for prompt in self.prompts]
 
     def _request(self, model: str, prompt: Prompt) -> ModelInferRequest:
-        request = generation_request(model, prompt, self.options, self.is_stream)
+        request = text_request(model, prompt, self.options, self.is_stream).as_protobuf()
         ask_for_pieces(request, self.num_sequences > 1, "logprobs" in self.options)
         return request
 
