@@ -111,6 +111,11 @@ async def _report(seen: Sequence[Seen]) -> None:
         say(str(len(seen)))
 
 
+async def _tell(load: Load) -> None:
+    """Say what was seen, before the end of the loop and of gRPC's threads."""
+    say(msgspec.json.encode(await run(load)).decode())
+
+
 def say(line: str) -> None:
     """Tell the process that started this one."""
     print(line, flush=True)
@@ -120,7 +125,7 @@ def main() -> None:
     """Run the load that standard input describes."""
     load = msgspec.json.decode(sys.stdin.readline(), type=Load)
     try:
-        say(msgspec.json.encode(uvloop.run(run(load))).decode())
+        uvloop.run(_tell(load))
     except ServingError as error:
         say(f"error {error.message}")
 

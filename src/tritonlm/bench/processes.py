@@ -94,9 +94,11 @@ class ClientProcess:
     async def _read_line(self) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
-        line = (await self._process.stdout.readline()).rstrip()
-        if not line:
-            raise EngineFailure("a client process of the load has ended")
+        line = await self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            status = await self._process.wait()
+            raise EngineFailure(f"a client process of the load has ended, with status {status}")
+        line = line.rstrip()
         if line.startswith(b"error "):
             raise Unavailable(line.removeprefix(b"error ").decode())
         return line
