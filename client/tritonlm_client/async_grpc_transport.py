@@ -15,7 +15,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonlm.errors import ServingError
 from tritonlm_client import one_response
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S, channel_options
+from tritonlm_client.connection import CALL_TIMEOUT_S, open_channels
 from tritonlm_client.errors import from_rpc, rpc_errors
 from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
 from tritonlm_client.responses import Answer, model_info, tensors_of
@@ -62,8 +62,7 @@ class AsyncGrpcTransport:
 
     def __init__(self, address: Address, num_connections: int) -> None:
         self.url = address.url
-        options = channel_options(num_connections)
-        self._channels = [_channel(address, options) for _ in range(num_connections)]
+        self._channels = open_channels(grpc.aio, address, num_connections)
         self._stubs = cycle(map(GRPCInferenceServiceStub, tuple(self._channels)))
 
     def stream(self, request: Request, timeout_s: float | None) -> AsyncGrpcCall:
@@ -126,9 +125,3 @@ class AsyncGrpcTransport:
             return None
         request = messages.ModelConfigRequest(name=entry.name, version=entry.version)
         return (await self._stub.ModelConfig(request, timeout=CALL_TIMEOUT_S)).config
-
-
-def _channel(address: Address, options: Any) -> grpc.aio.Channel:
-    if address.is_secure:
-        return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
-    return grpc.aio.insecure_channel(address.target, options)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
+
+from tritonlm_client.address import Address
+
 CALL_TIMEOUT_S = 10.0
 """How long a server may take to say anything but the answer to a prompt."""
 
@@ -18,8 +22,10 @@ CHANNEL_OPTIONS = (
 )
 
 
-def channel_options(num_connections: int) -> tuple[tuple[str, Any], ...]:
-    """Of channels of which so many lead to a server: each has a connection of its own."""
-    if num_connections == 1:
-        return CHANNEL_OPTIONS
-    return (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+def open_channels(module: Any, address: Address, num_connections: int) -> list[Any]:
+    """Channels of `module`, grpc or grpc.aio, each with a connection of its own."""
+    options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", int(num_connections > 1)))
+    if address.is_secure:
+        return [module.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
+                for _ in range(num_connections)]
+    return [module.insecure_channel(address.target, options) for _ in range(num_connections)]

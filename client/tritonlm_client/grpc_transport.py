@@ -14,7 +14,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonlm.errors import ServingError
 from tritonlm_client import one_response
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S, channel_options
+from tritonlm_client.connection import CALL_TIMEOUT_S, open_channels
 from tritonlm_client.errors import from_rpc, rpc_errors
 from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
 from tritonlm_client.responses import Answer, model_info, tensors_of
@@ -58,8 +58,7 @@ class GrpcTransport:
 
     def __init__(self, address: Address, num_connections: int) -> None:
         self.url = address.url
-        options = channel_options(num_connections)
-        self._channels = [_channel(address, options) for _ in range(num_connections)]
+        self._channels = open_channels(grpc, address, num_connections)
         self._stubs = cycle(map(GRPCInferenceServiceStub, tuple(self._channels)))
 
     def stream(self, request: Request, timeout_s: float | None) -> GrpcCall:
@@ -120,9 +119,3 @@ class GrpcTransport:
             return None
         request = messages.ModelConfigRequest(name=entry.name, version=entry.version)
         return self._stub.ModelConfig(request, timeout=CALL_TIMEOUT_S).config
-
-
-def _channel(address: Address, options: Any) -> grpc.Channel:
-    if address.is_secure:
-        return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
-    return grpc.insecure_channel(address.target, options)
