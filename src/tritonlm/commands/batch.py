@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TimeRemainingColumn
 
 from tritonlm.batch_files import input_file
 from tritonlm.batch_files.output_file import AnswerLine, OutputFile
 from tritonlm.batch_files.sender import Sender, Sending
+from tritonlm.commands.terminal import progress_bar
 from tritonlm.errors import InvalidArgument
 
 INTERRUPTED = 130
@@ -73,11 +67,7 @@ class Meter:
         self.num_failed = 0
         self._num_tokens = 0
         self._start_s = time.monotonic()
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=console, transient=True,
-            disable=not console.is_terminal)
+        self._progress = progress_bar(TimeRemainingColumn())
         self._task = self._progress.add_task("", total=num_lines, completed=len(done))
 
     def __enter__(self) -> Meter:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from tritonlm.bench.goodput import parse_limits
 from tritonlm.bench.load import Load
@@ -17,6 +17,7 @@ from tritonlm.bench.processes import measure
 from tritonlm.bench.report import as_json, table
 from tritonlm.bench.seen import Seen
 from tritonlm.bench.summary import Summary
+from tritonlm.commands.terminal import progress_bar
 from tritonlm.errors import InvalidArgument
 from tritonlm.server.flags import option, options_of, settings_of
 
@@ -54,11 +55,7 @@ def _check_folder(path: Path | None) -> None:
 
 
 def _measure(load: Load, num_processes: int) -> list[Seen]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True,
-                  disable=not console.is_terminal) as progress:
+    with progress_bar(TimeElapsedColumn()) as progress:
         task = progress.add_task(f"{load.backend} {load.address}", total=load.num_prompts)
         return measure(load, num_processes,
                        lambda num_over: progress.update(task, completed=num_over))
