@@ -72,7 +72,8 @@ def build_batch(table: RequestTable, rows: Rows, num_new: Int32) -> Batch:
     places, offsets = np.divmod(positions, table.block_size)
     token_ids = table.token_ids[token_rows, positions]
     pending = table.num_pending[rows] > 0
-    token_ids[ends[pending] - 1] = PENDING
+    if np.count_nonzero(pending):
+        token_ids[ends[pending] - 1] = PENDING
     return Batch(
         rows=rows,
         num_new=num_new,
@@ -83,14 +84,14 @@ def build_batch(table: RequestTable, rows: Rows, num_new: Int32) -> Batch:
         context_lens=context_lens,
         block_tables=table.block_tables[rows, : table.blocks_for(int(context_lens.max()))],
         num_decodes=int(np.count_nonzero(is_single)),
-        sampled=np.flatnonzero(context_lens == table.num_tokens[rows]),
+        sampled=(context_lens == table.num_tokens[rows]).nonzero()[0],
         asked=_asked(table, rows, num_new, positions),
     )
 
 
 def _asked(table: RequestTable, rows: Rows, num_new: Int32, positions: Int32) -> Places:
     is_asked = table.sampling.num_prompt_logprobs[rows] >= 0
-    if not is_asked.any():
+    if not np.count_nonzero(is_asked):
         return NO_PLACES
     num_prompt = np.repeat(np.where(is_asked, table.num_prompt[rows], 0), num_new)
     return np.flatnonzero(positions + 1 < num_prompt)

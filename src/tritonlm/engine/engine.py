@@ -35,10 +35,12 @@ class FirstTokens:
     num_cached: Int32
 
     @classmethod
-    def among(cls, table: RequestTable, rows: Rows) -> FirstTokens:
-        """Those of `rows`, which have got a token each."""
+    def among(cls, table: RequestTable, rows: Rows) -> FirstTokens | None:
+        """Those of `rows`, which have got a token each, if there are any."""
         num_known = table.num_tokens[rows] - table.num_pending[rows]
         rows = rows[num_known == table.num_prompt[rows] + 1]
+        if not rows.size:
+            return None
         return cls(table.owner[rows], table.key[rows], table.admitted_s[rows],
                    table.num_cached[rows])
 

@@ -46,8 +46,10 @@ class Runner:
         model, device = self._model, self._model.device
         attention = ReferenceAttention(batch, self._cache, self._block_size, device)
         wanted = self._wanted(batch)
-        can_choose = wanted is not None and wanted.numel() and model.can_choose_logits
-        kept = {"logits_to_keep": wanted} if can_choose else {}
+        kept = {}
+        if wanted is not None and model.can_choose_logits:
+            # Where none are wanted there is one: the logits of all tokens are large.
+            kept = {"logits_to_keep": wanted if wanted.numel() else wanted.new_zeros(1)}
         with use_attention(attention):
             logits: torch.Tensor = model.module(
                 input_ids=torch.from_numpy(batch.token_ids).long().to(device)[None],
@@ -55,7 +57,9 @@ class Runner:
                 use_cache=False,
                 **kept,
             ).logits[0]
-        return logits if wanted is None or kept else logits[wanted]
+        if wanted is None:
+            return logits
+        return logits[: wanted.numel()] if kept else logits[wanted]
 
     def _wanted(self, batch: Batch) -> torch.Tensor | None:
         """The tokens whose logits are wanted; None if these are all, in their order."""

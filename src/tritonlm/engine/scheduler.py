@@ -163,7 +163,7 @@ class Scheduler:
         is_full = num_known == table.max_total[rows]
         reasons = REASONS[is_stop + 2 * is_full]
         committed = self._accept(Committed(rows, token_ids, reasons), now_s)
-        self._end_rows(committed.rows[committed.reasons != RUNS_ON], now_s)
+        self._end_rows(committed.rows[committed.reasons.nonzero()], now_s)
         table.land(batch.rows)
         return committed
 
@@ -283,7 +283,7 @@ class Scheduler:
             self._running.preempt(int(candidates[-1]), now_s)
             is_kept = rows != candidates[-1]
             rows, num_new, is_lacking = rows[is_kept], num_new[is_kept], is_lacking[is_kept]
-        if is_lacking.any():
+        if np.count_nonzero(is_lacking):
             self._running.extend(rows[is_lacking])
         return rows, num_new
 

@@ -159,8 +159,9 @@ class RequestTable:
     def land(self, rows: Rows) -> None:
         """The step with `rows` is over; the rows that only waited for that are free."""
         self.num_in_flight[rows] -= 1
-        is_free = ~self.is_live[rows] & (self.num_in_flight[rows] == 0)
-        self._free_rows += rows[is_free].tolist()
+        over = rows[~self.is_live[rows]]
+        if over.size:
+            self._free_rows += over[self.num_in_flight[over] == 0].tolist()
 
     def blocks_of(self, row: int) -> NDArray[np.int32]:
         """The blocks of `row` in the order of its tokens, int32 [n]."""
