@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import TimeElapsedColumn
 from rich.table import Table
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from tritonlm.commands.connection import connect, no_server
 from tritonlm.commands.options import DEFAULT_MODEL, DEFAULT_URL, Json, Model, Url
+from tritonlm.commands.terminal import progress_bar
 from tritonlm.commands.top import read_page
 from tritonlm.errors import ServingError, Unavailable
 from tritonlm.observability.diagnosis import MIB, Diagnosis, Sample, growths
@@ -77,15 +78,15 @@ def _gather(
 ) -> tuple[list[Sample | str], list[Page]]:
     """What became of the requests, and the pages of metrics before, amid and after them."""
     answers: list[Sample | str] = []
-    with ThreadPoolExecutor(concurrency) as asking, tqdm(
-            total=requests, desc="asking", leave=False, disable=None) as bar:
+    with ThreadPoolExecutor(concurrency) as asking, progress_bar(TimeElapsedColumn()) as bar:
+        task = bar.add_task("asking", total=requests)
         asking.submit(ask).result()  # the first one finds nothing ready
         pages = [read_page(metrics)] if metrics else []
         for part in range(NUM_PARTS):
             number = requests * (part + 1) // NUM_PARTS - requests * part // NUM_PARTS
             for done in as_completed([asking.submit(ask) for _ in range(number)]):
                 answers.append(done.result())
-                bar.update()
+                bar.advance(task)
             if metrics:
                 pages.append(read_page(metrics))
     return answers, pages
