@@ -62,6 +62,13 @@ def echo(request, context):
     yield chunk(prompt_of(request), finish_reason="stop", is_final=True)
 
 
+def test_prompts_that_are_refused_before_they_are_sent_count_as_done(api, capsys):
+    with serve(echo) as triton:
+        answers = api.batch(triton.url, ["one", "", "two"], progress=True, keep_errors=True)
+    assert isinstance(answers[1], InvalidArgument)
+    assert "3/3" in capsys.readouterr().err
+
+
 def test_answers_come_in_the_order_of_their_prompts(api):
     """However long each takes: every first of two waits for the second."""
     second_is_there = [threading.Event() for _ in range(10)]

@@ -1,6 +1,7 @@
 """What is tried again, when, and what is not: with a clock that the test turns."""
 
 import asyncio
+import math
 import threading
 import time
 
@@ -243,6 +244,10 @@ def slow(request, context):
     while context.is_active():
         time.sleep(0.01)
     yield empty_final()
+
+
+def test_an_endless_time_is_none():
+    assert Deadline(math.inf).timeout_ms(7) == 7
 
 
 def cancel_once_asked(triton, stream):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tritonlm.errors import InvalidArgument
-from tritonlm.gateway.failures import TooManyRequests, Unauthorized
+from tritonlm.gateway.failures import TooManyRequests, Unauthorized, error_headers
 from tritonlm.gateway.keys import ApiKey, KeyRing, hashed, new_key
 from tritonlm.gateway.limits import Limits
 
@@ -44,6 +44,10 @@ def test_a_rate_is_a_bucket_that_fills_up_within_a_minute(limits, clock):
         limits.enter(ALICE)
     with pytest.raises(TooManyRequests):
         limits.enter(ALICE)
+
+
+def test_who_waits_as_long_as_is_said_is_let_in():
+    assert error_headers(TooManyRequests("too many", 10.4)) == {"retry-after": "11"}
 
 
 def test_what_runs_at_once_is_bounded_and_comes_free(limits):
