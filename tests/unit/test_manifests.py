@@ -22,7 +22,6 @@ from tritonlm.server import reaper
 from tritonlm.server.command import SET_BY_LAUNCHER
 from tritonlm.server.flags import settings_of
 from tritonlm.server.gateway_process import STOP_TIMEOUT_S, GatewayStart
-from tritonlm.server.launcher import EXIT_MARGIN_S
 from tritonlm.server.manager_thread import ManagerStart
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import STOP_MARGIN_S
@@ -100,7 +99,9 @@ def test_an_overlay_of_your_own_is_as_the_document_has_it(tmp_path, monkeypatch)
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_a_pod_may_take_as_long_to_end_as_its_longest_stream(overlay):
     found = manifests.containers(overlay)
-    margins_s = EXIT_MARGIN_S + STOP_MARGIN_S + reaper.GRACE_S
+    front_ends = int(found["triton/triton"].environ.get("TRITONLM_FRONT_ENDS", 2))
+    margins_s = (ServerSettings(exit_timeout_s=0, front_ends=front_ends).triton_exit_timeout_s
+                 + STOP_MARGIN_S + reaper.GRACE_S)
     for name, setting, margin_s in (
         ("triton/triton", "TRITONLM_EXIT_TIMEOUT_S", margins_s),
         ("gateway/gateway", "TRITONLM_GATEWAY_DRAIN_TIMEOUT_S", STOP_TIMEOUT_S / 2),

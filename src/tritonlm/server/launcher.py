@@ -29,8 +29,6 @@ from tritonlm.server.runtime import Runtime
 from tritonlm.server.settings import ServerSettings
 from tritonlm.server.tritonserver import TritonServer
 
-EXIT_MARGIN_S = 3
-"""What Triton waits beyond the requests' time, so that each of them gets an answer."""
 STORE_HTTP_THREADS = 32
 """A load takes one of them until it is done, and streams on it may lose chunks: over gRPC it would
 keep all calls but inferences waiting, health checks among them."""
@@ -149,7 +147,7 @@ def _command(plan: Launch, run: RunDirectory, repositories: list[Path]) -> list[
         f"--http-address={settings.host}", f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}", f"--grpc-port={settings.grpc_port}",
         f"--metrics-address={settings.host}", f"--metrics-port={settings.metrics_port}",
-        f"--exit-timeout-secs={settings.exit_timeout_s + EXIT_MARGIN_S}",
+        f"--exit-timeout-secs={settings.triton_exit_timeout_s}",
         *([f"--cache-config=local,size={settings.response_cache_mib * 2**20}"]
           if settings.response_cache_mib else []),
         *(["--model-control-mode=explicit", f"--http-thread-count={STORE_HTTP_THREADS}"]

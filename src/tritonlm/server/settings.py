@@ -8,6 +8,8 @@ from pathlib import Path
 from tritonlm.errors import InvalidArgument
 
 MAX_PORT = 65535
+EXIT_MARGIN_S, INSTANCE_EXIT_S = 3, 2
+"""What ending takes beyond the requests' time, by itself and for each front end."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class ServerSettings:
     def reachable_host(self) -> str:
         """A name under which this machine reaches the server."""
         return "localhost" if self.host == "0.0.0.0" else self.host
+
+    @property
+    def triton_exit_timeout_s(self) -> int:
+        """How long Triton may take to end; the instances of a model end one after the other."""
+        return self.exit_timeout_s + EXIT_MARGIN_S + self.front_ends * INSTANCE_EXIT_S
 
     def __post_init__(self) -> None:
         """Raise `InvalidArgument` for a value out of range."""

@@ -20,8 +20,8 @@ from tritonlm.server.settings import ServerSettings
 POLL_INTERVAL_S = 0.1
 PROBE = {"text_input": "Hello", "max_tokens": 1}
 PROBE_TIMEOUT_S = 120.0
-STOP_MARGIN_S = 8.0
-"""What a stopping server may take beyond its own timeout, to unload."""
+STOP_MARGIN_S = 5.0
+"""What a stopping server may take beyond its own timeout."""
 
 
 class TritonServer:
@@ -106,7 +106,7 @@ class TritonServer:
     def stop(self) -> None:
         """Let running requests finish, for as long as the settings say, and end the process."""
         self._process.send_signal(signal.SIGTERM)
-        deadline_s = time.monotonic() + self._settings.exit_timeout_s + STOP_MARGIN_S
+        deadline_s = time.monotonic() + self._settings.triton_exit_timeout_s + STOP_MARGIN_S
         while self._process.poll() is None and time.monotonic() < deadline_s:
             self._show_log()
             time.sleep(POLL_INTERVAL_S)
