@@ -69,8 +69,9 @@ class RowRunner:
         batches = cut([row.ids.size for row in rows], self._max_batch_tokens, self.batch_cost)
         # All are launched before the first is read back.
         results = [self._run_batch([rows[place] for place in batch]) for batch in batches]
-        order = torch.from_numpy(np.argsort(np.concatenate(batches)))
-        values: NDArray[np.float32] = torch.cat(results).cpu()[order].numpy()
+        order = np.argsort(np.concatenate(batches))
+        # Put in order by numpy: torch would wake a thread for each core of the machine.
+        values: NDArray[np.float32] = torch.cat(results).cpu().numpy()[order]
         return values
 
     def probe(self) -> str | None:

@@ -123,6 +123,8 @@ def _fast_runner(
 ) -> StepRunner:
     from tritonlm.engine.cuda_runner import CudaRunner  # noqa: PLC0415  needs a GPU's packages
 
+    # Its kernels for products of few rows are faster: 3 % of the whole with 32 requests.
+    torch.backends.cuda.preferred_blas_library("cublaslt")
     folder = keep_compiled()
     merge_projections(model.module)
     keep_rotations(model.module)
