@@ -23,7 +23,8 @@ def choose_num_blocks(config: ModelConfig, model: LoadedModel) -> int:
     if config.kv_cache_gib is not None:
         available = int(config.kv_cache_gib * 2**30)
     elif model.device.type == "cuda":
-        taken = step_bytes(model, config.step_tokens, config.max_num_seqs)
+        num_logits = config.max_num_seqs + config.max_prefill_chunk  # of prompts that are measured
+        taken = step_bytes(model, config.step_tokens, num_logits)
         available = int((_free_bytes(model.device) - taken) * GPU_MEMORY_SHARE)
     else:
         available = min(CPU_CACHE_BYTES, psutil.virtual_memory().available // 2)

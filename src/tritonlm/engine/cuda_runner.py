@@ -144,7 +144,7 @@ class CudaRunner:
         # What the kernel cannot draw is chosen here, beside the graph.
         rest = replace(batch, sampled=batch.sampled[others])
         newest = computed.token_ids[self._put(rest.last_places)]
-        logits = computed.logits[self._put(num_asked + others)].float()
+        logits = computed.logits[self._put(num_asked + others)]
         chosen = choose(computed.logits[:num_asked], logits, rest, self._table, newest)
         drawn[self._put(others)] = chosen.token_ids.int()
         self._last_token[self._put(rows[others]).long()] = chosen.token_ids.int()
