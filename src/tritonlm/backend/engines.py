@@ -10,7 +10,7 @@ import zmq
 
 from tritonlm.backend.keeper import EngineKeeper
 from tritonlm.backend.link import EngineLink
-from tritonlm.backend.routing import Router
+from tritonlm.backend.routing import Load, Router
 from tritonlm.config import ModelConfig
 from tritonlm.engine import messages
 from tritonlm.engine.endpoint import Endpoint
@@ -55,6 +55,8 @@ class _Engine:
         self.is_ready = False
         self.lost_s = time.time()
         self.outgoing: list[messages.ToEngine] = []
+        self.num_own = 0
+        """Requests of this front end; each sequence is one to an engine."""
         self.num_unfinished = 0
         """Requests of all front ends, as the engine said last, and what was sent since."""
 
@@ -140,10 +142,11 @@ class Engines:
 
     def submit(self, submits: Sequence[messages.Submit]) -> None:
         """Give requests with the same prompt to an engine; one at least is ready."""
-        loads = {index: engine.num_unfinished for index, engine in enumerate(self._engines)
-                 if engine.is_ready}
+        loads = {index: Load(engine.num_own, engine.num_unfinished)
+                 for index, engine in enumerate(self._engines) if engine.is_ready}
         chosen = self._router.choose(submits[0].token_ids, loads)
         self._engines[chosen].outgoing += submits
+        self._engines[chosen].num_own += len(submits)
         self._engines[chosen].num_unfinished += len(submits)
         self._places |= dict.fromkeys((submit.key for submit in submits), chosen)
 
@@ -163,7 +166,8 @@ class Engines:
     def forget(self, keys: Iterable[int]) -> None:
         """These requests are over."""
         for key in keys:
-            self._places.pop(key, None)
+            if key in self._places:
+                self._engines[self._places.pop(key)].num_own -= 1
 
     def flush(self) -> None:
         """Send what has come together, one message to each engine."""

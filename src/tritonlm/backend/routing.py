@@ -1,16 +1,32 @@
-"""Which engine a prompt goes to: the one that knows its beginning, unless that is too busy."""
+"""Which engine a prompt goes to: the one that knows its beginning, unless that is too busy.
+
+Front ends choose without asking each other. What engines say of their load is old by then, and
+the same for all front ends: if they went by that, all would send to one engine, then all to the
+next. So each shares out its own requests evenly.
+"""
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 MAX_KNOWN_PREFIXES = 2**14
-SPARE_REQUESTS = 4
+SPARE_REQUESTS = 2
 SPARE_SHARE = 0.25
 """An engine is too busy with so many requests more than the least busy one, and this share more."""
+
+
+class Load(NamedTuple):
+    """Unfinished requests of an engine, in the order in which they count."""
+
+    num_own: int
+    """Of this front end."""
+    num_all: int
+    """Of all of them, as the engine said last."""
 
 
 class Router:
@@ -21,16 +37,17 @@ class Router:
         self._engines: OrderedDict[int, int] = OrderedDict()
         """The engine that was given a prefix last, by the prefix's hash; the latest at the end."""
 
-    def choose(self, prompt: bytes, loads: Mapping[int, int]) -> int:
-        """The engine for `prompt`, int32 ids, of those in `loads`: their unfinished requests."""
+    def choose(self, prompt: bytes, loads: Mapping[int, Load]) -> int:
+        """The engine for `prompt`, int32 ids, of those in `loads`; by chance among equals."""
         if len(loads) == 1:
             return next(iter(loads))
         prefixes = list(self._prefixes(prompt))
-        least = min(loads, key=loads.__getitem__)
-        limit = loads[least] * (1 + SPARE_SHARE) + SPARE_REQUESTS
-        known = (self._engines.get(prefix) for prefix in reversed(prefixes))
-        chosen = next((engine for engine in known if engine is not None
-                       and loads.get(engine, limit + 1) <= limit), least)
+        least = min(loads, key=lambda engine: (loads[engine], random.random()))
+        limit = loads[least].num_own * (1 + SPARE_SHARE) + SPARE_REQUESTS
+        known = (self._engines[prefix] for prefix in reversed(prefixes)
+                 if prefix in self._engines)
+        chosen = next((engine for engine in known
+                       if engine in loads and loads[engine].num_own <= limit), least)
         self._remember(prefixes, chosen)
         return chosen
 
