@@ -22,9 +22,20 @@ class Member:
     def __init__(self, name: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self.health = Health(clock_s)
-        self.load: Load | None = None
-        """As its metrics tell; None if they do not."""
+        self._load: Load | None = None
+        self._num_at_look = 0
+        """Of the unfinished requests; later ones are not in the load."""
         self._first_token_s: float | None = None
+
+    @property
+    def load(self) -> Load | None:
+        """As its metrics told last; None if they do not."""
+        return self._load
+
+    @load.setter
+    def load(self, load: Load | None) -> None:
+        if load is not self._load:
+            self._load, self._num_at_look = load, self.num_unfinished
 
     @property
     def num_unfinished(self) -> int:
@@ -33,7 +44,11 @@ class Member:
 
     def candidate(self, usual: Load) -> Candidate:
         """What is known of it; without metrics, what was measured here and is `usual`."""
-        load = self.load or replace(usual, first_token_s=self._first_token_s)
+        if self._load is None:
+            load = replace(usual, first_token_s=self._first_token_s)
+        else:  # until the next look all requests would go where the fewest were at the last
+            num_since = max(self.num_unfinished - self._num_at_look, 0)
+            load = replace(self._load, num_waiting=self._load.num_waiting + num_since)
         return Candidate(self.name, load, self.num_unfinished)
 
     def begun(self, after_s: float) -> None:
