@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from tritonlm.commands.logged import Logged
 from tritonlm.commands.options import Json
 from tritonlm.config import settings_texts
-from tritonlm.errors import InvalidArgument
+from tritonlm.errors import InvalidArgument, ServingError
 from tritonlm.server.command import SERVE_CONTEXT, SET_BY_LAUNCHER
 from tritonlm.server.flags import option, options_of
 from tritonlm.server.model_checks import check, complete, find_problems
@@ -38,7 +39,7 @@ def add(**values: Any) -> None:
     """
     name, task, version = values["name"], values["task"], values["version"]
     store = ModelStore(values["repository"].expanduser())
-    if values["if_missing"] and name in store.names() and version in store.read(name).versions:
+    if values["if_missing"] and name in store.names() and version in store.versions(name):
         typer.echo(f"{name}, version {version}, is in {store.folder} already")
         return
     if values["front_ends"] < 1:
@@ -55,18 +56,20 @@ def add(**values: Any) -> None:
 def list_models(repository: Repository = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """List the models."""
     store = ModelStore(repository.expanduser())
-    models = [store.read(name) for name in store.names()]
+    models, is_sound = [], True
+    for name in store.names():
+        try:
+            models.append(store.read(name))
+        except ServingError as error:  # the others are there all the same
+            typer.echo(f"{name}: {error.message}", err=True)
+            is_sound = False
     if as_json:
         typer.echo(json.dumps([_as_json(model) for model in models], indent=2))
-        return
-    if not models:
+    elif models:
+        Console().print(_table(models))
+    elif is_sound:
         typer.echo(f"no models in {store.folder}; `tritonlm repo add NAME --from MODEL` adds one")
-        return
-    table = Table("name", "task", "versions", "model", box=SIMPLE_HEAD)
-    for model in models:
-        newest = model.versions[max(model.versions)]
-        table.add_row(model.name, model.task, ", ".join(map(str, model.versions)), newest.model)
-    Console().print(table)
+    raise typer.Exit(0 if is_sound else 1)
 
 
 @repo.command()
@@ -107,6 +110,14 @@ def validate(repository: Repository = DEFAULT_FOLDER) -> None:
         for line in problems or ["ok"]:
             typer.echo(f"{name}: {line}")
     raise typer.Exit(0 if is_sound else 1)
+
+
+def _table(models: Sequence[StoredModel]) -> Table:
+    table = Table("name", "task", "versions", "model", box=SIMPLE_HEAD)
+    for model in models:
+        newest = model.versions[max(model.versions)]
+        table.add_row(model.name, model.task, ", ".join(map(str, model.versions)), newest.model)
+    return table
 
 
 def _as_json(model: StoredModel) -> dict[str, Any]:

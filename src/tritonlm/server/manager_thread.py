@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tritonlm.errors import InvalidArgument, ServingError, StartFailure
+from tritonlm.errors import InvalidArgument, StartFailure
 from tritonlm.manager.control import ModelControl
 from tritonlm.manager.limits import Limits
 from tritonlm.manager.manager import Manager
@@ -59,42 +60,36 @@ def running(
     Raises `StartFailure` if that cannot be loaded.
     """
     loop = asyncio.new_event_loop()
-    is_over = asyncio.Event()
-    started: list[ServingError | None] = []
-    has_started = threading.Event()
-
-    def report(failure: ServingError | None) -> None:
-        started.append(failure)
-        has_started.set()
-
+    started: Future[None] = Future()
+    work = loop.create_task(_run(server, host, store, limits, start, started))
     thread = threading.Thread(target=loop.run_until_complete, name="model manager", daemon=True,
-                              args=(_run(server, host, store, limits, start, report, is_over),))
+                              args=(asyncio.wait({work}),))
     thread.start()
     try:
-        has_started.wait()
-        if started[0] is not None:
-            raise StartFailure(started[0].message)
+        failure = started.exception()  # waits
+        if failure is not None:
+            raise StartFailure(f"the model manager does not start: {failure}")
         yield
     finally:
-        loop.call_soon_threadsafe(is_over.set)
+        loop.call_soon_threadsafe(work.cancel)
         thread.join()
         loop.close()
 
 
 async def _run(
     server: TritonServer, host: str, store: ModelStore, limits: Limits, start: ManagerStart,
-    report: Callable[[ServingError | None], None], is_over: asyncio.Event,
+    started: Future[None],
 ) -> None:
+    """Manage until cancelled; `started` gets what keeps it from the start."""
     control = ModelControl(server.http_url, partial(model_processes.find, server.run_dir))
     manager = Manager(_of_device(limits), control, StoreCatalogue(store), server.lose)
     try:
         await manager.start(_names(start.pin), _names(start.preload))
         async with listening(manager, host, start.manager_port):
-            report(None)
-            await is_over.wait()
-    except ServingError as failure:
-        report(failure)
-        await is_over.wait()
+            started.set_result(None)
+            await asyncio.Event().wait()
+    except Exception as failure:
+        started.set_exception(failure)
     finally:
         await manager.close()
 

@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tritonlm.errors import InvalidArgument, NotFound
 from tritonlm.server.queue_policy import with_queue_policy
 from tritonlm.server.repository import CONFIG_NAME, FRONT_END, REPOSITORIES
 from tritonlm.server.runtime import PROJECT
+from tritonlm.server.store_change import changing
 
 PARTS = {
     "generate": {"": "generate", "_tokenize": "tokenize", "_detokenize": "detokenize",
@@ -84,13 +85,15 @@ class ModelStore:
 
     def read(self, name: str) -> StoredModel:
         """The model of that name."""
-        task = self._task(name)
-        if task is None:
-            raise NotFound(f"there is no model {name!r} in {self.folder}; there are: "
-                           f"{', '.join(self.names()) or 'none'}")
-        versions = {int(path.name): self._read_settings(task, path)
-                    for path in (self.folder / name).iterdir() if path.name.isdecimal()}
-        return StoredModel(name, task, dict(sorted(versions.items())))
+        task = self._check_there(name)
+        return StoredModel(name, task, {
+            version: self._read_settings(task, self.folder / name / str(version))
+            for version in self.versions(name)})
+
+    def versions(self, name: str) -> list[int]:
+        """The numbers of a model's versions, in order."""
+        return sorted(int(path.name) for path in (self.folder / name).glob("*")
+                      if path.name.isdecimal())
 
     def check_new(self, name: str, task: str, version: int) -> None:
         """Raise `InvalidArgument` if such a model, or version of one, cannot be added."""
@@ -106,7 +109,7 @@ class ModelStore:
             self._check_free(name, task)
         elif task != there:
             raise InvalidArgument("task", task, f"the other versions of {name} do {there}")
-        elif version in self.read(name).versions:
+        elif version in self.versions(name):
             raise InvalidArgument("name", name, f"it is taken, and has a version {version}; "
                                                 "remove that, or add another --version")
 
@@ -115,43 +118,56 @@ class ModelStore:
         front_ends: int = 1,
     ) -> StoredModel:
         """Write a model, or a further version of one; `config` is a whole and checked one."""
-        self.check_new(name, task, version)
-        is_new = self._task(name) is None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".adding-") as draft:
+        with changing(self.folder, SUFFIXES) as draft:
+            self.check_new(name, task, version)
+            is_new = self._task(name) is None
             for suffix, source in PARTS[task].items():
-                part = Path(draft, name + suffix)
+                part = draft / (name + suffix)
                 part.mkdir()
                 text = _config(name, suffix, task, front_ends)
                 has_policy = isinstance(config, TaskConfig) and config.queue_policy
                 (part / CONFIG_NAME).write_text(with_queue_policy(text) if has_policy else text)
                 _write_version(part, source, version, config)
-            self._move(Path(draft), name, version, is_new)
+            self._move(draft, name, version, is_new)
         return self.read(name)
 
     def remove(self, name: str, version: int | None = None) -> None:
-        """Delete a model, or one of its versions."""
-        model = self.read(name)
-        if version is None:
-            for part in (*model.parts, *model.ensembles):
-                shutil.rmtree(self.folder / part, ignore_errors=True)
-            return
-        if version not in model.versions:
-            raise NotFound(f"{name} has no version {version}; it has: "
-                           f"{', '.join(map(str, model.versions))}")
-        if len(model.versions) == 1:
-            raise InvalidArgument("version", version, f"it is the only one; remove {name} as a "
-                                                      "whole")
-        for part in model.parts:
-            shutil.rmtree(self.folder / part / str(version), ignore_errors=True)
+        """Delete a model, or one of its versions, whatever their settings are."""
+        with changing(self.folder, SUFFIXES) as draft:
+            self._check_there(name)
+            place = draft / name
+            if version is None:
+                (self.folder / name).rename(place)
+            else:
+                self._check_removable(name, version)
+                place.mkdir()
+                (self.folder / name / str(version)).rename(place / str(version))
 
     def _task(self, name: str) -> str | None:
         """What the model of that name does; None if it is none, or only a part of one."""
         for code in sorted((self.folder / name).glob("[0-9]*/model.py")):
-            tasks = PARTS.keys() & set(BACKEND.findall(code.read_text()))
-            if tasks:
-                return tasks.pop()
+            with suppress(OSError, ValueError):  # one that goes just now, or is none of ours
+                tasks = PARTS.keys() & set(BACKEND.findall(code.read_text()))
+                if tasks:
+                    return tasks.pop()
         return None
+
+    def _check_there(self, name: str) -> str:
+        """The task of a model that there is."""
+        task = self._task(name)
+        if task is None:
+            raise NotFound(f"there is no model {name!r} in {self.folder}; there are: "
+                           f"{', '.join(self.names()) or 'none'}")
+        return task
+
+    def _check_removable(self, name: str, version: int) -> None:
+        versions = self.versions(name)
+        if version not in versions:
+            raise NotFound(f"{name} has no version {version}; it has: "
+                           f"{', '.join(map(str, versions))}")
+        if len(versions) == 1:
+            raise InvalidArgument("version", version, f"it is the only one; remove {name} as a "
+                                                      "whole")
 
     def _check_free(self, name: str, task: str) -> None:
         for suffix in PARTS[task]:
@@ -169,11 +185,10 @@ class ModelStore:
     def _move(self, draft: Path, name: str, version: int, is_new: bool) -> None:
         """Put all in place, what names the model last."""
         for part in sorted(draft.iterdir(), key=lambda path: path.name == name):
-            place, number = self.folder / part.name, str(version)
             if is_new:
-                part.rename(place)
-            elif (part / number).exists() and not (place / number).exists():  # no ensemble
-                (part / number).rename(place / number)
+                part.rename(self.folder / part.name)
+            elif (part / str(version) / "model.py").exists():  # no ensemble
+                (part / str(version)).rename(self.folder / part.name / str(version))
 
 
 def _source(name: str) -> Path:

@@ -32,7 +32,7 @@ class StoreCatalogue:
         for name in self._store.names():
             try:
                 model = self._store.read(name)
-            except ServingError:
+            except ServingError:  # also of one that is removed just now
                 continue
             needs = {version: self._need(config, model.task)
                      for version, config in model.versions.items()}
@@ -59,7 +59,7 @@ class StoreCatalogue:
             device = choose_device(config.device)
             try:
                 self._needs[config] = estimate(Path(config.model), config, task, device).total
-            except (OSError, ValueError):  # why it cannot be read, its load will say
+            except Exception:  # its files may say anything; what is amiss, its load will tell
                 return 0
         return self._needs[config]
 

@@ -1,9 +1,14 @@
 """Models in a folder: what is written, what is refused, and what they need."""
 
+import errno
 import json
+import os
 import re
 import shlex
+import shutil
+import signal
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +131,86 @@ def test_what_is_removed_is_gone_with_its_helpers(store):
     assert "there is no model 'poet'" in run(store, "show", "poet")[1]
 
 
+def is_killed(step, work):
+    """Whether a process that does `work` is killed before its so manieth move or deletion."""
+    pid = os.fork()
+    if not pid:
+        steps = count(1)
+
+        def killing(move):
+            def or_die(*arguments, **options):
+                if next(steps) == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return move(*arguments, **options)
+            return or_die
+
+        try:
+            Path.rename, shutil.rmtree = killing(Path.rename), killing(shutil.rmtree)
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(pid, 0)[1] != 0
+
+
+def contents(store):
+    return sorted(str(path.relative_to(store.folder)) for path in store.folder.rglob("*"))
+
+
+@pytest.mark.parametrize("version", [None, 2], ids=["model", "version"])
+@pytest.mark.parametrize("task", ["generate", "embed"])
+def test_a_change_that_is_killed_is_done_or_undone_as_a_whole(store, task, version):
+    new = SETTINGS[task](model=str(DEMO_CHECKPOINT), max_model_len=100)
+    old = SETTINGS[task](model=str(DEMO_CHECKPOINT))
+    store.add("bystander", task, old)
+    if version:
+        store.add("poet", task, old)
+    without, number = contents(store), version or 1
+
+    def add():
+        store.add("poet", task, new, number)
+
+    def remove():
+        store.remove("poet", version)
+
+    for work, undo in ((add, remove), (remove, add)):
+        step = 1
+        while is_killed(step, work):
+            if (store.folder / "poet" / str(number)).exists() == (work is add):  # it is done
+                undo()
+            work()
+            assert store.names() == ["bystander", *["poet"] * (work is add or bool(version))]
+            undo()
+            step += 1
+        assert step > 2, "it was never killed"
+        assert (contents(store) == without) == (work is remove)
+
+
+def test_a_change_that_cannot_be_made_is_told_and_leaves_nothing(store, monkeypatch):
+    add(store, "poet")
+    before = contents(store)
+    move = Path.rename
+
+    def full(path, target):
+        if Path(target).parent == store.folder and path.name == "other_complete":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    code, told = add(store, "other")
+    assert (code, "No space left on device" in told) == (1, True), told
+    assert contents(store) == before
+
+
+def test_what_is_broken_is_told_beside_what_is_not_and_can_be_removed(store):
+    add(store, "poet")
+    add(store, "broken")
+    (store.folder / "broken" / "1" / "settings.json").write_text("{")
+    code, told = run(store, "list")
+    assert (code, "broken: settings: " in told, "poet generate 1" in told) == (1, True, True), told
+    assert run(store, "remove", "broken")[0] == 0
+    assert run(store, "list")[0] == 0
+
+
 @pytest.mark.parametrize(("options", "told"), [
     (["x_tokenize"], "name: 'x_tokenize' is not allowed"),
     (["../x"], "name: '../x' is not allowed"),
@@ -195,3 +280,16 @@ def test_the_catalogue_is_what_the_manager_needs(store):
     first = entry.identity
     store.remove("poet", 1)
     assert StoreCatalogue(store)()["poet"].identity != first
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"text_config": 1}'])
+def test_a_checkpoint_that_has_broken_keeps_no_other_model_out_of_the_catalogue(
+    store, tmp_path, config
+):
+    shutil.copytree(DEMO_CHECKPOINT, tmp_path / "checkpoint")
+    store.add("broken", "generate", ModelConfig(model=str(tmp_path / "checkpoint")))
+    add(store, "poet")
+    (tmp_path / "checkpoint" / "config.json").write_text(config)
+    needs = {name: entry.memory_bytes for name, entry in StoreCatalogue(store)().items()}
+    assert needs["broken"] == 0
+    assert needs["poet"] > GIB // 2
