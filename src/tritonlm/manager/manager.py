@@ -70,7 +70,7 @@ class Manager:
 
         `name` may be that of a part of it.
         """
-        if name not in self._names:
+        if self._names.get(name) not in self._loaded:  # a load takes what is there by then
             await self.refresh()
         lease = self._residency.ask(self._names.get(name, name))
         self._futures[lease] = asyncio.get_running_loop().create_future()
@@ -233,12 +233,12 @@ class Manager:
                 raise NotFound("it is in the repository no more")
             entry = self._loaded[name] = self._entries[name]
             await self._control.load(entry)
+            self._stubs[name] = await self._control.stubs(entry)
         except Exception as error:
             LOG.warning("model %s: %s", name, error)
             self._loaded.pop(name, None)
             self._residency.note_failed(name, str(error))
         else:
-            self._stubs[name] = await self._control.stubs(entry)
             self._residency.note_loaded(name)
         self._advance()
 
@@ -247,7 +247,7 @@ class Manager:
         self._stubs.pop(name, None)
         try:
             await self._control.unload(self._loaded[name])
-        except Unavailable as error:  # the server is gone, and a new one has a new manager
+        except Exception as error:  # the server is gone, and a new one has a new manager
             LOG.warning("model %s: %s", name, error)
         del self._loaded[name]
         self._residency.note_unloaded(name)

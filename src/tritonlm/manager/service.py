@@ -53,7 +53,7 @@ class _Connection:
         try:
             while line := await reader.readline():
                 self._take(msgspec.json.decode(line, type=Call))
-        except (msgspec.DecodeError, ValueError, ConnectionError) as error:
+        except (msgspec.DecodeError, ValueError, OSError) as error:
             self._send(Answer(0, InvalidArgument("call", "(not shown)", str(error)).coded_message))
         finally:
             for task in tuple(self._running.values()):

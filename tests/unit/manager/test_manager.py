@@ -98,6 +98,16 @@ async def test_a_model_that_is_added_is_found():
         await client.lease("new")
 
 
+async def test_a_load_counts_what_is_in_the_repository_by_then():
+    async with managed(memory_budget_gib=2) as (client, _, repository, _):
+        repository["a"] = entry("a", 1, 2)  # and nobody has asked for anything since
+        (await client.lease("a")).release()
+        assert (await client.status()).needed_bytes == 2 * GIB
+        repository["b"] = entry("b", 1, 2, 3)
+        with pytest.raises(Unavailable, match=r"needs 3\.00 GiB: there is no room"):
+            await client.lease("b")
+
+
 async def test_a_pinned_model_stays_until_it_is_unpinned():
     async with managed() as (client, _, _, _):
         await client.do("pin", "a")
