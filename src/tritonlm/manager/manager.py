@@ -141,7 +141,9 @@ class Manager:
         """Serve the versions of `after` instead of those of `before`, with room for both."""
         if after is None:
             raise NotFound(f"the model {name!r} is in the repository no more; unload it")
-        self._residency.resize(name, sum({**before.versions, **after.versions}.values()))
+        self._residency.resize(name, sum(
+            max(entry.versions.get(version, 0) for entry in (before, after))
+            for version in before.versions.keys() | after.versions.keys()))
         self._stubs.pop(name)  # some of them end now
         await self._control.reload(after)
         self._loaded[name] = after
@@ -203,7 +205,9 @@ class Manager:
     def _advance(self) -> None:
         """Do what is to be done now, and come back when something is due."""
         for name, is_load in self._residency.plan():
-            self._begin(self._load(name) if is_load else self._unload(name))
+            # What is loaded is what there was room for, also if the repository changes now.
+            self._begin(self._load(name, self._entries.get(name)) if is_load
+                        else self._unload(name))
         for lease, error in self._residency.take_settled():
             future = self._futures.get(lease)
             if future is not None and not future.done():
@@ -226,12 +230,12 @@ class Manager:
         """Do `work` to its end, also if whoever asked for it goes away."""
         await asyncio.shield(self._begin(work))
 
-    async def _load(self, name: str) -> None:
+    async def _load(self, name: str, entry: Entry | None) -> None:
         LOG.info("loading model %s", name)
         try:
-            if name not in self._entries:  # it was, when it was asked for
+            if entry is None:  # it was there when it was asked for
                 raise NotFound("it is in the repository no more")
-            entry = self._loaded[name] = self._entries[name]
+            self._loaded[name] = entry
             await self._control.load(entry)
             self._stubs[name] = await self._control.stubs(entry)
         except Exception as error:

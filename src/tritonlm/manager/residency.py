@@ -46,8 +46,9 @@ class Residency:
         return sum(resident.memory_bytes for resident in self._taking())
 
     def declare(self, name: str, memory_bytes: int) -> None:
-        """There is a model of that name, which needs so much; a loaded one keeps its figure."""
+        """There is a model of that name, which needs so much once it is loaded anew."""
         resident = self._residents.setdefault(name, Resident(name, memory_bytes))
+        resident.declared_bytes = memory_bytes
         if not resident.takes_memory:
             resident.memory_bytes = memory_bytes
 

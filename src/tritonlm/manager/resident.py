@@ -21,8 +21,10 @@ class Resident:
     """A model that is loaded, or may be."""
 
     name: str
-    memory_bytes: int
-    """What it needs when it is loaded, by estimate."""
+    declared_bytes: int
+    """What its next load needs, by estimate."""
+    memory_bytes: int = field(init=False)
+    """What it needs as it is loaded; before that, what it would."""
     state: State = State.UNLOADED
     is_pinned: bool = False
     waiting: dict[int, float] = field(default_factory=dict)
@@ -39,6 +41,10 @@ class Resident:
     num_loads: int = 0
     num_requests: int = 0
 
+    def __post_init__(self) -> None:
+        """Nothing of it is loaded yet."""
+        self.memory_bytes = self.declared_bytes
+
     @property
     def takes_memory(self) -> bool:
         """Whether some of it is on the device."""
@@ -52,3 +58,5 @@ class Resident:
     def enter(self, state: State, now_s: float) -> None:
         """Come into `state`."""
         self.state, self.changed_s = state, now_s
+        if not self.takes_memory:
+            self.memory_bytes = self.declared_bytes

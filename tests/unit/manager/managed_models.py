@@ -61,15 +61,22 @@ def entry(name, *versions):
 
 
 @asynccontextmanager
+async def listening_to(limits, control, repository):
+    """A manager, and its port."""
+    manager = Manager(limits, control, lambda: dict(repository))
+    await manager.start()
+    async with listening(manager, "localhost", 0) as port:
+        yield manager, port
+    await manager.close()
+
+
+@asynccontextmanager
 async def managed(**limits):
     """A manager of models a, b and c, its control, its repository and a client."""
     control, repository = FakeControl(), {name: entry(name) for name in "abc"}
-    manager = Manager(Limits(**limits), control, lambda: repository)
-    await manager.start()
-    async with listening(manager, "localhost", 0) as port, ManagerClient("localhost",
-                                                                         port) as client:
+    async with (listening_to(Limits(**limits), control, repository) as (_, port),
+                ManagerClient("localhost", port) as client):
         yield client, control, repository, port
-    await manager.close()
 
 
 async def states(client):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from dataclasses import replace
 
 import pytest
 from managed_models import GIB, entry, managed, states
@@ -142,6 +143,27 @@ async def test_a_version_that_has_no_room_or_fails_leaves_what_is_served():
         assert (status.needed_bytes, status.models[0].state) == (GIB, "ready")
         with pytest.raises(Unavailable, match="not loaded"):
             await client.do("reload", "b")
+
+
+async def test_a_version_that_fails_to_become_smaller_keeps_its_room():
+    async with managed(memory_budget_gib=3) as (client, control, repository, _):
+        repository["a"] = replace(entry("a"), versions={1: 2 * GIB})
+        (await client.lease("a")).release()
+        repository["a"] = entry("a")
+        repository["b"] = replace(entry("b"), versions={1: 2 * GIB})
+        control.may_load.clear()
+        changing = asyncio.create_task(client.do("reload", "a"))
+        await until(lambda: len(control.calls) == 2, control.calls)
+        waiting = asyncio.create_task(client.lease("b"))
+        while (await client.status()).models[1].num_requests == 0:
+            await asyncio.sleep(0.01)
+        assert len(control.calls) == 2, "there is no room for b beside what a may stay"
+        control.failure = "broken"
+        control.may_load.set()
+        for asked in (changing, waiting):
+            with pytest.raises(Unavailable, match="broken"):
+                await asked
+        assert control.calls[2:] == [("unload", "a"), ("load", "b")]
 
 
 async def test_two_who_reload_at_once_take_turns():

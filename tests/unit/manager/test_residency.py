@@ -135,6 +135,19 @@ def test_what_is_asked_for_while_it_is_unloaded_is_loaded_again():
     assert server.settled[lease] is None
 
 
+def test_what_is_loaded_again_has_room_for_what_it_needs_by_then():
+    server = Server()
+    server.load("small")
+    server.load("large")
+    assert server.residency.unload("small")
+    server.residency.declare("small", 2 * GIB)
+    server.ask("small")
+    assert server.residency.memory_bytes == 4 * GIB, "it goes as what it came as"
+    server.residency.note_unloaded("small")
+    server.advance()
+    assert server.under_way == [Action("large", False)]
+
+
 def test_a_model_in_use_cannot_be_unloaded():
     server = Server()
     server.ask("small")
@@ -209,6 +222,10 @@ class AnyOrder(RuleBasedStateMachine):
                 self.server.under_way.append(Action(name, False))
         except ServingError:
             pass
+
+    @rule(name=st.sampled_from(list(SIZES)), gib=st.integers(1, 5))
+    def declare(self, name, gib):
+        self.server.residency.declare(name, gib * GIB)
 
     @invariant()
     def it_is_never_over_its_limits(self):
