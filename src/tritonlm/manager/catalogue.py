@@ -15,7 +15,7 @@ class Entry:
     versions: Mapping[int, int]
     """What each version needs when it is loaded, in bytes, by estimate."""
     parts: tuple[str, ...]
-    """Triton's models that run by themselves."""
+    """Triton's models that run by themselves, first the one that does the task."""
     ensembles: tuple[str, ...] = ()
     """Those that are made of the parts."""
     identity: str = ""

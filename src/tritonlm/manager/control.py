@@ -47,20 +47,20 @@ class ModelControl:
     async def load(self, entry: Entry) -> None:
         """Return when all of it is ready; raises `Unavailable`, and then it is unloaded again."""
         try:
-            await self.reload(entry)
+            await self._load(entry.parts, entry.ensembles)
         except Unavailable:
             await self.unload(entry)
             raise
 
     async def reload(self, entry: Entry) -> None:
-        """Serve the versions that are there now; those that stay are left alone."""
-        loads = await asyncio.gather(*(self._call(part, "load") for part in entry.parts),
-                                     return_exceptions=True)
-        for failure in loads:
-            if isinstance(failure, BaseException):
-                raise failure
-        for ensemble in entry.ensembles:
-            await self._call(ensemble, "load")
+        """Serve the versions that are there now; those that stay are left alone.
+
+        The part that does the task goes first: if its new version fails, the old one keeps its
+        helpers.
+        """
+        task, *helpers = entry.parts
+        await self._call(task, "load")
+        await self._load(helpers, entry.ensembles)
 
     async def unload(self, entry: Entry) -> None:
         """Return when nothing of it is left: running requests go on for the model's own time."""
@@ -90,6 +90,15 @@ class ModelControl:
         """End the connections."""
         if self._http is not None:
             await self._http.close()
+
+    async def _load(self, parts: Collection[str], ensembles: Collection[str]) -> None:
+        loads = await asyncio.gather(*(self._call(part, "load") for part in parts),
+                                     return_exceptions=True)
+        for failure in loads:
+            if isinstance(failure, BaseException):
+                raise failure
+        for ensemble in ensembles:
+            await self._call(ensemble, "load")
 
     async def _is_served(self, names: Collection[str]) -> bool:
         return any(entry["name"] in names and entry.get("state") not in GONE_STATES
