@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from tritonlm.engine.blocks import BlockPool
 from tritonlm.engine.cache import FP8, bytes_per_slot
 from tritonlm.engine.cache_size import choose_num_blocks
 from tritonlm.engine.compiled import CompiledSteps, keep_compiled
+from tritonlm.engine.device import is_out_of_memory
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.grammar_tokenizer import load_grammar_tokenizer
 from tritonlm.engine.grammars import Grammars
@@ -29,7 +31,10 @@ from tritonlm.engine.step_runner import StepRunner, SynchronousRunner
 from tritonlm.engine.step_tokens import choose_step_tokens
 from tritonlm.engine.table import MAX_STOP_IDS, RequestTable
 from tritonlm.engine.tensor_parallel.group import Group
-from tritonlm.errors import InvalidArgument
+from tritonlm.errors import InvalidArgument, first_line
+
+if TYPE_CHECKING:
+    from tritonlm.engine.cuda_runner import CudaRunner
 
 MAX_RELATIVE_ERROR = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2, FP8: 0.3}
 """By the least precise type that keys and values go through."""
@@ -131,10 +136,21 @@ def _fast_runner(
     runner = CudaRunner(model, table, num_blocks, config)
     _check_attention(config, model, runner.logits)
     report(f"compiling, which takes minutes the first time and seconds later; kept in {folder}")
-    runner.compile(CompiledSteps(folder, model.module, report),
-                   partial(tqdm, desc="tritonlm: compiling", unit="variant"))
-    runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
+    _make_fast(runner, CompiledSteps(folder, model.module, report), model)
     return runner
+
+
+def _make_fast(runner: CudaRunner, steps: CompiledSteps, model: LoadedModel) -> None:
+    """Raise `InvalidArgument` for a model whose code does not let itself be captured."""
+    try:
+        runner.compile(steps, partial(tqdm, desc="tritonlm: compiling", unit="variant"))
+        runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
+    except Exception as error:  # torch has many reasons
+        if is_out_of_memory(error):
+            raise
+        raise InvalidArgument("compile", True, f"{type(model.module).__name__} cannot be "
+                              f"captured in CUDA graphs, with false it is served without them: "
+                              f"{first_line(error)}") from error
 
 
 def _check_attention(
