@@ -46,6 +46,9 @@ class OutputFile:
             raise Unavailable(f"{path}: another process writes to it") from None
         except OSError as error:
             raise InvalidArgument("output", str(path), error.strerror or str(error)) from None
+        if not path.is_file():
+            raise InvalidArgument("output", str(path), "what is done is read from it, if the same "
+                                                       "command is to go on: give a file's name")
         self._read()
         _sync_folder(path.parent)
 

@@ -18,6 +18,8 @@ from tritonlm.errors import InvalidArgument, Unavailable
 RETRIED = frozenset({429, 502, 503, 504})
 """Statuses of a gateway that is full, or not there, for now."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+CONNECT_TIMEOUT_S = 10.0
+"""A gateway that has not taken a connection by then is not there."""
 UNAUTHORIZED, NOT_FOUND = 401, 404
 REQUEST_ID = "x-request-id"
 """A header of all that a gateway answers."""
@@ -60,7 +62,8 @@ class Sender:
             self._sending.api_key) else None
         async with aiohttp.ClientSession(
                 headers=headers, connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(self._sending.timeout_s)) as http:
+                timeout=aiohttp.ClientTimeout(self._sending.timeout_s,
+                                              sock_connect=CONNECT_TIMEOUT_S)) as http:
             tasks = [asyncio.create_task(self._send_all(http, lines))
                      for _ in range(self._sending.concurrency)]
             try:
@@ -100,14 +103,14 @@ class Sender:
                     if answer.status not in RETRIED or is_last:
                         return _outcome(answer, await answer.read())
                     least_s = _seconds(answer.headers.get("retry-after", ""))
-            except asyncio.TimeoutError:
-                return None, {"code": "timeout",
-                              "message": f"no answer within {self._sending.timeout_s:g} s"}
-            except aiohttp.ClientError as error:
+            except aiohttp.ClientError as error:  # also of a connection that is not made in time
                 if is_last or not self._is_reached:
                     raise Unavailable(f"no gateway answers at {self._sending.url} ({error}); what "
                                       "is done is kept: the same command goes on") from None
                 least_s = 0.0
+            except asyncio.TimeoutError:
+                return None, {"code": "timeout",
+                              "message": f"no answer within {self._sending.timeout_s:g} s"}
             await asyncio.sleep(max(least_s, _wait_s(attempt)))
         raise AssertionError("the last attempt returns or raises")
 

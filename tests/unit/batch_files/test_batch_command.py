@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from tests.drills.waiting import until
+
+from tritonlm.batch_files import sender
+from tritonlm.batch_files.input_file import Line
+from tritonlm.batch_files.output_file import OutputFile
+from tritonlm.batch_files.sender import Sender, Sending
+from tritonlm.errors import Unavailable
 
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
 
@@ -218,3 +225,19 @@ async def test_ctrl_c_keeps_what_is_done(gateway, files):
     _, told = await process.communicate()
     assert process.returncode == 130
     assert f"{len(answers(paths[1]))} of 50 lines done" in told.decode()
+
+
+async def test_a_gateway_that_takes_no_connection_answers_no_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sender, "CONNECT_TIMEOUT_S", 0.2)
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # the kernel takes a few more than it is told
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        output = sockets.enter_context(OutputFile(tmp_path / "out.jsonl", {"1"}))
+        sending = Sending(f"http://127.0.0.1:{full.getsockname()[1]}", 1, 0, 60.0)
+        with pytest.raises(Unavailable, match="no gateway answers"):
+            await Sender(sending, output, print).run(
+                iter([Line("1", "POST", "/v1/completions", {})]))
+    assert (tmp_path / "out.jsonl").read_bytes() == b""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,19 @@ def test_one_process_writes_at_a_time(path):
 def test_a_file_that_cannot_be_is_told(tmp_path):
     with pytest.raises(InvalidArgument, match=r"output: .* Is a directory"):
         OutputFile(tmp_path, IDS)
+    with pytest.raises(InvalidArgument, match=r"output: '/dev/null' .* give a file's name"):
+        OutputFile(Path("/dev/null"), IDS)
+
+
+def test_an_answer_is_kept_or_asked_for_again_wherever_the_file_ends(path):
+    with OutputFile(path, IDS) as output:
+        output.append([AnswerLine(f"id-{name}", name, None, {"message": "größe\n\u2028"})
+                       for name in "abc"])
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with OutputFile(path, IDS) as output:
+            assert len(output.done) == whole[:end].count(b"\n")
+            output.append([answer(name) for name in sorted(IDS - output.done)])
+        with OutputFile(path, IDS) as output:
+            assert output.done == IDS
