@@ -32,7 +32,7 @@ class TaskBody(Body, frozen=True, kw_only=True):
     priority: str = "normal"
     timeout_ms: int | None = None
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise `InvalidArgument` for what a server would not take."""
         if self.priority not in PRIORITIES:
             raise InvalidArgument("priority", self.priority, f"allowed: {', '.join(PRIORITIES)}")
@@ -48,7 +48,6 @@ async def infer_rows(
 
     They travel side by side, so that a server may batch them. Raises `ServingError`.
     """
-    body.check()
     model = fleet.resolve(body.model, task)
     requests = [_queued(Request(model, uuid4().hex, rows, outputs).as_protobuf(), body)
                 for rows in tensors]

@@ -9,11 +9,13 @@ import aiohttp
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from tests.drills.waiting import until
 
 from tritonlm.caching.memory_level import MemoryLevel
 from tritonlm.caching.response_cache import ResponseCache
+from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.body import json_object
 from tritonlm.gateway.cached_answers import AnswerCache, note_wish
 from tritonlm.gateway.cached_bodies import task_response
@@ -43,8 +45,11 @@ class Embeddings:
         given = json_object(await request.body())
         note_wish(request, given)
         self.usages.append(Usage())
-        return await task_response(request, self, EmbeddingsBody(**given), self.compute,
-                                   self.usages[-1])
+        try:
+            return await task_response(request, self, EmbeddingsBody(**given), self.compute,
+                                       self.usages[-1])
+        except InvalidArgument as error:
+            return PlainTextResponse(error.message, 400)
 
 
 @asynccontextmanager
@@ -78,6 +83,14 @@ async def test_what_was_asked_before_is_answered_from_the_cache(served):
     assert first[1] == again[1]
     assert served.num_computed == 1
     assert [usage.num_input_tokens for usage in served.usages] == [7, 7]
+
+
+@pytest.mark.parametrize("other", [{"priority": "nope"}, {"timeout_ms": 0}])
+async def test_what_is_refused_is_refused_also_beside_an_answer_that_is_kept(served, other):
+    await post(served)
+    async with aiohttp.ClientSession() as http, http.post(
+            served.url, json={"model": "embed", "input": "Hi"} | other) as answer:
+        assert answer.status == 400
 
 
 @pytest.mark.parametrize("other", [{"input": "Ho"}, {"dimensions": 8}, {"cache": False}])

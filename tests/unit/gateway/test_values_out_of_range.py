@@ -26,9 +26,9 @@ async def test_a_number_that_is_none(gateway, n):
     ("dimensions", 2**32 + 256), ("dimensions", 10**30), ("dimensions", 0),
     ("timeout_ms", 10**16), ("timeout_ms", 0)])
 async def test_a_number_that_is_too_large_for_its_tensor(field, value):
-    body = EmbeddingsBody(model="embed", input="Hi", **{field: value})
     with pytest.raises(InvalidArgument, match=f"^{field}: "):
-        await embeddings(None, body, Usage())
+        await embeddings(None, EmbeddingsBody(model="embed", input="Hi", **{field: value}),
+                         Usage())
 
 
 @pytest.mark.parametrize("query", [
