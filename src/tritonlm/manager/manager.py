@@ -9,19 +9,18 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import psutil
-
 from tritonlm.errors import NotFound, ServingError, Unavailable
 from tritonlm.logs import fields
 from tritonlm.manager.catalogue import Catalogue, Entry
 from tritonlm.manager.control import ModelControl
+from tritonlm.manager.description import describe
 from tritonlm.manager.limits import Limits
-from tritonlm.manager.messages import ManagerStatus, ModelStatus
+from tritonlm.manager.messages import ManagerStatus
+from tritonlm.manager.process_watch import ProcessWatch
 from tritonlm.manager.residency import Residency
 from tritonlm.manager.resident import Resident, State
 
 LOG = logging.getLogger(__name__)
-WATCH_INTERVAL_S = 1.0
 
 
 class Manager:
@@ -35,7 +34,6 @@ class Manager:
         self._limits = limits
         self._control = control
         self._read_catalogue = catalogue
-        self._on_loss = on_loss
         self._residency = Residency(limits, time.monotonic)
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
@@ -45,7 +43,7 @@ class Manager:
         self._loaded: dict[str, Entry] = {}
         """What is loaded, or being loaded or unloaded, as it was when that began."""
         self._reloading = asyncio.Lock()
-        self._stubs: dict[str, set[psutil.Process]] = {}
+        self._watch = ProcessWatch(on_loss)
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, pinned: Sequence[str] = (), preloaded: Sequence[str] = ()) -> None:
@@ -54,7 +52,7 @@ class Manager:
         for name in pinned:
             self._residency.pin(name)
         await asyncio.gather(*(self.load(name) for name in dict.fromkeys((*pinned, *preloaded))))
-        self._begin(self._watch())
+        self._begin(self._watch.run())
 
     async def close(self) -> None:
         """Stop; the models stay as they are."""
@@ -133,7 +131,7 @@ class Manager:
             try:
                 await self._change(name, self._loaded[name], self._entries.get(name))
             finally:
-                self._stubs[name] = await self._control.stubs(self._loaded[name])
+                self._watch.follow(name, await self._control.stubs(self._loaded[name]))
                 self._residency.resize(name, self._loaded[name].memory_bytes)
                 self.release(lease)
 
@@ -144,7 +142,7 @@ class Manager:
         self._residency.resize(name, sum(
             max(entry.versions.get(version, 0) for entry in (before, after))
             for version in before.versions.keys() | after.versions.keys()))
-        self._stubs.pop(name)  # some of them end now
+        self._watch.leave(name)  # some of its processes end now
         await self._control.reload(after)
         self._loaded[name] = after
 
@@ -162,7 +160,8 @@ class Manager:
     async def status(self) -> ManagerStatus:
         """All that is known now."""
         await self.refresh()
-        models = [await self._status(resident, entry) for resident in self._residency.residents
+        models = [await describe(resident, entry, self._control)
+                  for resident in self._residency.residents
                   if (entry := self._entry(resident)) is not None]
         budget = self._limits.memory_bytes
         return ManagerStatus(
@@ -173,34 +172,6 @@ class Manager:
     def _entry(self, resident: Resident) -> Entry | None:
         """What is loaded of it, else what would be; None if it is in the repository no more."""
         return self._loaded.get(resident.name) or self._entries.get(resident.name)
-
-    async def _status(self, resident: Resident, entry: Entry) -> ModelStatus:
-        now_s = time.monotonic()
-        return ModelStatus(
-            name=resident.name, task=entry.task, identity=entry.identity,
-            versions=tuple(sorted(entry.versions)),
-            state=resident.state.value, is_pinned=resident.is_pinned,
-            num_leases=len(resident.leases), num_waiting=len(resident.waiting),
-            needed_bytes=resident.memory_bytes,
-            resident_bytes=await self._resident_bytes(resident, entry),
-            progress=await self._progress(resident, entry), load_s=resident.load_s,
-            idle_s=(None if resident.leases or resident.last_used_s == -math.inf
-                    else now_s - resident.last_used_s),
-            num_loads=resident.num_loads, num_requests=resident.num_requests,
-            failure=resident.failure)
-
-    async def _resident_bytes(self, resident: Resident, entry: Entry) -> int:
-        if not resident.takes_memory:
-            return 0
-        return sum(map(_resident_bytes, await self._control.processes(entry)))
-
-    async def _progress(self, resident: Resident, entry: Entry) -> str:
-        if resident.state != State.LOADING:
-            return ""
-        names = (*entry.parts, *entry.ensembles)
-        num_ready = await self._control.num_ready(names)
-        return (f"{num_ready} of {len(names)} parts, "
-                f"{time.monotonic() - resident.changed_s:.0f} s")
 
     def _advance(self) -> None:
         """Do what is to be done now, and come back when something is due."""
@@ -237,7 +208,7 @@ class Manager:
                 raise NotFound("it is in the repository no more")
             self._loaded[name] = entry
             await self._control.load(entry)
-            self._stubs[name] = await self._control.stubs(entry)
+            self._watch.follow(name, await self._control.stubs(entry))
         except Exception as error:
             LOG.warning("model %s: %s", name, error)
             self._loaded.pop(name, None)
@@ -248,7 +219,7 @@ class Manager:
 
     async def _unload(self, name: str) -> None:
         LOG.info("unloading model %s", name)
-        self._stubs.pop(name, None)
+        self._watch.leave(name)
         try:
             await self._control.unload(self._loaded[name])
         except Exception as error:  # the server is gone, and a new one has a new manager
@@ -256,25 +227,3 @@ class Manager:
         del self._loaded[name]
         self._residency.note_unloaded(name)
         self._advance()
-
-    async def _watch(self) -> None:
-        """Tell of models that have lost a process: tritonserver calls them ready all the same."""
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
-            for name, stubs in tuple(self._stubs.items()):
-                if any(map(_has_ended, stubs)):
-                    self._on_loss(name)
-
-
-def _resident_bytes(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
