@@ -42,6 +42,8 @@ class Manager:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loaded: dict[str, Entry] = {}
         """What is loaded, or being loaded or unloaded, as it was when that began."""
+        self._unloads: dict[str, asyncio.Task[None]] = {}
+        """What is being unloaded."""
         self._reloading = asyncio.Lock()
         self._watch = ProcessWatch(on_loss)
         self._timer: asyncio.TimerHandle | None = None
@@ -96,7 +98,9 @@ class Manager:
     async def unload(self, name: str) -> None:
         """Return when nothing of the model is left; raises `ServingError` if it is in use."""
         if self._residency.unload(name):
-            await self._finish(self._unload(name))
+            self._unloads[name] = self._begin(self._unload(name))
+        if name in self._unloads:
+            await asyncio.shield(self._unloads[name])
 
     async def pin(self, name: str) -> None:
         """Load the model and keep it loaded; raises `ServingError`."""
@@ -176,9 +180,10 @@ class Manager:
     def _advance(self) -> None:
         """Do what is to be done now, and come back when something is due."""
         for name, is_load in self._residency.plan():
-            # What is loaded is what there was room for, also if the repository changes now.
-            self._begin(self._load(name, self._entries.get(name)) if is_load
-                        else self._unload(name))
+            if is_load:  # what there was room for, also if the repository changes now
+                self._begin(self._load(name, self._entries.get(name)))
+            else:
+                self._unloads[name] = self._begin(self._unload(name))
         for lease, error in self._residency.take_settled():
             future = self._futures.get(lease)
             if future is not None and not future.done():
@@ -224,6 +229,6 @@ class Manager:
             await self._control.unload(self._loaded[name])
         except Exception as error:  # the server is gone, and a new one has a new manager
             LOG.warning("model %s: %s", name, error)
-        del self._loaded[name]
+        del self._loaded[name], self._unloads[name]
         self._residency.note_unloaded(name)
         self._advance()

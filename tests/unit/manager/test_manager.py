@@ -191,6 +191,22 @@ async def test_what_has_begun_ends_also_if_whoever_asked_for_it_has_gone(verb):
         assert (await states(client))["a"] == "unloaded"
 
 
+async def test_who_unloads_what_is_being_unloaded_waits_for_its_end():
+    async with managed() as (client, control, _, _):
+        (await client.lease("a")).release()
+        control.may_unload.clear()
+        first = asyncio.create_task(client.do("unload", "a"))
+        await until(lambda: len(control.calls) == 2, control.calls)
+        second = asyncio.create_task(client.do("unload", "a"))
+        assert (await states(client))["a"] == "unloading"  # which is answered after it was asked
+        assert not second.done()
+        control.may_unload.set()
+        await asyncio.gather(first, second)
+        assert (await states(client))["a"] == "unloaded"
+        await client.do("unload", "a")
+        assert control.calls == [("load", "a"), ("unload", "a")]
+
+
 async def test_a_model_that_is_removed_while_it_waits_for_room_is_told_of():
     async with managed(max_models=1) as (client, _, repository, _):
         lease = await client.lease("a")
