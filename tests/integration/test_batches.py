@@ -197,7 +197,7 @@ def test_a_batch_file_is_answered_as_the_sdk_is(url, tmp_path):
     done = subprocess.run([COMMAND, "batch", source, target, "--url", url], check=False,
                           capture_output=True, text=True)
     assert done.returncode == 1
-    assert "6 of 6 lines done, 1 failed now, 40 tokens" in done.stderr
+    assert "6 of 6 lines done, 1 of them failed, 40 tokens" in done.stderr
     answers = {answer["custom_id"]: answer for answer in map(
         json.loads, target.read_text().splitlines())}
     assert answers["5"]["response"]["status_code"] == 400
@@ -229,7 +229,7 @@ def test_a_batch_file_may_ask_for_all_that_the_gateway_answers_once(url, tmp_pat
     assert {path: answer["status_code"] for path, answer in answers.items()} == {
         path: 404 if body["model"] == "none" else 200 for path, body in bodies.items()}
     num_read = answers["embeddings"]["body"]["usage"]["prompt_tokens"]
-    assert f"6 of 6 lines done, 2 failed now, {2 + 3 + 4 + num_read} tokens" in done.stderr
+    assert f"6 of 6 lines done, 2 of them failed, {2 + 3 + 4 + num_read} tokens" in done.stderr
 
 
 def test_the_examples_of_the_document_run(server, url, tmp_path):

@@ -28,7 +28,7 @@ class AnswerLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def is_good(self) -> bool:
         """Whether the request was answered with what it asked for."""
-        return self.response is not None and self.response["status_code"] == 200
+        return self.response is not None and self.response.get("status_code") == 200
 
 
 class OutputFile:
@@ -39,6 +39,8 @@ class OutputFile:
         self._path = path
         self._custom_ids = custom_ids
         self.done: set[str] = set()
+        self.num_failed = 0
+        """Answers that are not good."""
         try:
             self._file = path.open("a+b", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +73,8 @@ class OutputFile:
             self._file.truncate(end)  # others may write after this
             raise Unavailable(f"{self._path}: {error.strerror}; what is done is kept: the same "
                               "command goes on") from None
-        self.done.update(answer.custom_id for answer in answers)
+        for answer in answers:
+            self._count(answer)
 
     def _read(self) -> None:
         """Find what is done, and where to go on."""
@@ -82,20 +85,25 @@ class OutputFile:
                     if raw[: len(START)] != START[: len(raw)]:
                         raise self._foreign(number, "it is no answer")
                     break
-                self.done.add(self._custom_id(number, raw))
+                self._count(self._decoded(number, raw))
                 end += len(raw)
         self._file.truncate(end)
 
-    def _custom_id(self, number: int, raw: bytes) -> str:
+    def _count(self, answer: AnswerLine) -> None:
+        self.done.add(answer.custom_id)
+        self.num_failed += not answer.is_good
+
+    def _decoded(self, number: int, raw: bytes) -> AnswerLine:
         try:
-            custom_id = msgspec.json.decode(raw, type=AnswerLine).custom_id
+            answer = msgspec.json.decode(raw, type=AnswerLine)
         except msgspec.DecodeError as error:
             raise self._foreign(number, f"it is no answer: {error}") from None
+        custom_id = answer.custom_id
         if custom_id not in self._custom_ids:
             raise self._foreign(number, f"no request has the custom_id {custom_id!r}")
         if custom_id in self.done:
             raise self._foreign(number, f"custom_id {custom_id!r} was answered before")
-        return custom_id
+        return answer
 
     def _foreign(self, number: int, what: str) -> InvalidArgument:
         return InvalidArgument("output", str(self._path), f"line {number}: {what}; give another "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +43,7 @@ def batch(
         raise InvalidArgument("--url", url, "allowed: http://HOST:PORT or https://HOST:PORT")
     custom_ids = input_file.check(requests)
     sending = Sending(url.rstrip("/"), concurrency, retries, timeout_s, api_key)
-    with OutputFile(answers, custom_ids) as output, Meter(
-            len(custom_ids), output.done) as meter:
+    with OutputFile(answers, custom_ids) as output, Meter(len(custom_ids), output) as meter:
         done = frozenset(output.done)
         lines = (line for line in input_file.read_lines(requests) if line.custom_id not in done)
         try:
@@ -54,21 +52,20 @@ def batch(
             raise typer.Exit(INTERRUPTED) from None
         finally:
             typer.echo(f"{meter}: {answers}", err=True)
-    raise typer.Exit(1 if meter.num_failed else 0)
+    raise typer.Exit(1 if output.num_failed else 0)
 
 
 class Meter:
     """Shows how far a batch is: lines, failures, tokens a second."""
 
-    def __init__(self, num_lines: int, done: Collection[str]) -> None:
-        """`done` grows while the batch runs."""
+    def __init__(self, num_lines: int, output: OutputFile) -> None:
+        """`output` grows while the batch runs."""
         self._num_lines = num_lines
-        self._done = done
-        self.num_failed = 0
+        self._output = output
         self._num_tokens = 0
         self._start_s = time.monotonic()
         self._progress = progress_bar(TimeRemainingColumn())
-        self._task = self._progress.add_task("", total=num_lines, completed=len(done))
+        self._task = self._progress.add_task("", total=num_lines, completed=len(output.done))
 
     def __enter__(self) -> Meter:
         self._progress.start()
@@ -79,17 +76,18 @@ class Meter:
 
     def __str__(self) -> str:
         seconds = time.monotonic() - self._start_s
-        return (f"{len(self._done)} of {self._num_lines} lines done, {self.num_failed} failed now, "
+        return (f"{len(self._output.done)} of {self._num_lines} lines done, "
+                f"{self._output.num_failed} of them failed, "
                 f"{self._num_tokens} tokens in {seconds:.1f} s, "
                 f"{self._num_tokens / max(seconds, 1e-9):.1f} tokens/s")
 
     def count(self, answer: AnswerLine) -> None:
         """A line is answered."""
-        self.num_failed += not answer.is_good
         self._num_tokens += _num_tokens(answer)
         rate = self._num_tokens / max(time.monotonic() - self._start_s, 1e-9)
-        self._progress.update(self._task, completed=len(self._done),
-                              description=f"{rate:,.0f} tokens/s, {self.num_failed} failed")
+        self._progress.update(
+            self._task, completed=len(self._output.done),
+            description=f"{rate:,.0f} tokens/s, {self._output.num_failed} failed")
 
 
 def _num_tokens(answer: AnswerLine) -> int:

@@ -123,7 +123,7 @@ async def test_each_line_has_one_answer(gateway, files):
     gateway.delay_s = 0.05
     code, told = await run(gateway, paths, "--concurrency", "4")
     assert code == 0
-    assert "20 of 20 lines done, 0 failed now, 60 tokens" in told
+    assert "20 of 20 lines done, 0 of them failed, 60 tokens" in told
     assert gateway.most_running == 4
     got = answers(paths[1])
     assert {id: one["response"]["body"]["choices"][0]["text"] for id, one in got.items()} == {
@@ -166,7 +166,10 @@ async def test_errors_are_those_of_their_lines(gateway, files):
     paths = files(["good", "bad", "html"])
     code, told = await run(gateway, paths)
     assert code == 1
-    assert "3 of 3 lines done, 2 failed now" in told
+    assert "3 of 3 lines done, 2 of them failed" in told
+    code, told = await run(gateway, paths)
+    assert (code, len(gateway.asked)) == (1, 3), "lines that had failed before are failed ones"
+    assert "3 of 3 lines done, 2 of them failed" in told
     got = answers(paths[1])
     assert got["line-1"]["response"]["status_code"] == 400
     assert got["line-1"]["response"]["body"]["error"]["message"] == "max_tokens: no"
