@@ -133,6 +133,7 @@ class ModelStore:
 
     def remove(self, name: str, version: int | None = None) -> None:
         """Delete a model, or one of its versions, whatever their settings are."""
+        self._check_there(name)  # before a folder is made that is not meant
         with changing(self.folder, SUFFIXES) as draft:
             self._check_there(name)
             place = draft / name

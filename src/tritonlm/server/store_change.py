@@ -8,7 +8,6 @@ killed, tells of which model, or version, the others are to go too.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from tritonlm.errors import InvalidArgument
 
-DRAFT = ".changing-"
+DRAFT, LOCK_NAME = ".changing-", ".lock"
 
 
 @contextmanager
@@ -29,9 +28,8 @@ def changing(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with (folder / LOCK_NAME).open("w") as lock:  # on NFS a folder itself cannot be locked
+            fcntl.flock(lock, fcntl.LOCK_EX)
             for left in folder.glob(f"{DRAFT}*"):
                 _clear(left, suffixes)
             draft = Path(tempfile.mkdtemp(dir=folder, prefix=DRAFT))
@@ -39,8 +37,6 @@ def changing(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
                 yield draft
             finally:
                 _clear(draft, suffixes)
-        finally:
-            os.close(descriptor)
     except OSError as error:
         raise InvalidArgument("repository", str(folder), str(error)) from None
 

@@ -127,7 +127,10 @@ def test_a_task_has_its_own_parts_and_settings(store, tmp_path):
 def test_what_is_removed_is_gone_with_its_helpers(store):
     add(store, "poet")
     run(store, "remove", "poet")
-    assert list(store.folder.iterdir()) == []
+    assert contents(store) == [".lock"]
+    elsewhere = ModelStore(store.folder / "elsewhere")
+    assert run(elsewhere, "remove", "poet")[0] == 1
+    assert not elsewhere.folder.exists()
     assert "there is no model 'poet'" in run(store, "show", "poet")[1]
 
 
