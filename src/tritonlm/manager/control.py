@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
@@ -67,7 +67,7 @@ class ModelControl:
         names = (*entry.ensembles, *entry.parts)
         for name in names:
             await self._call(name, "unload")
-        while await self._is_served(names) or await self.processes(entry):
+        while await self._is_served(names) or of_model(entry, await self.processes()):
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def num_ready(self, names: Collection[str]) -> int:
@@ -75,16 +75,14 @@ class ModelControl:
         return len({entry["name"] for entry in await self._index()
                     if entry["name"] in names and entry.get("state") == "READY"})
 
-    async def processes(self, entry: Entry) -> set[psutil.Process]:
-        """All processes of a model."""
-        return {found.process for found in await asyncio.to_thread(self._processes)
-                if found.model in entry.parts}
+    async def processes(self) -> list[ModelProcess]:
+        """Those of all models."""
+        return await asyncio.to_thread(self._processes)
 
     async def stubs(self, entry: Entry) -> set[psutil.Process]:
-        """Those that run the code of its versions: each of them is needed."""
-        return {found.process for found in await asyncio.to_thread(self._processes)
-                if found.model in entry.parts and found.is_stub
-                and found.version in entry.versions}
+        """Those that run the code of a model's versions: each of them is needed."""
+        return {found.process for found in of_model(entry, await self.processes())
+                if found.is_stub and found.version in entry.versions}
 
     async def close(self) -> None:
         """End the connections."""
@@ -126,6 +124,11 @@ class ModelControl:
         except aiohttp.ClientError as error:
             raise Unavailable(f"the server is gone: {error}") from None
         raise Unavailable(reason_of(text))
+
+
+def of_model(entry: Entry, processes: Iterable[ModelProcess]) -> list[ModelProcess]:
+    """Those of the `processes` that are the model's."""
+    return [found for found in processes if found.model in entry.parts]
 
 
 def reason_of(text: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import psutil
 
 from tritonlm.manager.catalogue import Entry
-from tritonlm.manager.control import ModelControl
+from tritonlm.manager.control import ModelControl, ModelProcess, of_model
 from tritonlm.manager.messages import ModelStatus
 from tritonlm.manager.resident import Resident, State
 
 
-async def describe(resident: Resident, entry: Entry, control: ModelControl) -> ModelStatus:
-    """The state of a model whose `entry` is loaded, or would be."""
+async def describe(
+    resident: Resident, entry: Entry, control: ModelControl, processes: Iterable[ModelProcess]
+) -> ModelStatus:
+    """The state of a model whose `entry` is loaded, or would be; `processes` are of any model."""
     now_s = time.monotonic()
     return ModelStatus(
         name=resident.name, task=entry.task, identity=entry.identity,
@@ -22,18 +25,13 @@ async def describe(resident: Resident, entry: Entry, control: ModelControl) -> M
         state=resident.state.value, is_pinned=resident.is_pinned,
         num_leases=len(resident.leases), num_waiting=len(resident.waiting),
         needed_bytes=resident.memory_bytes,
-        resident_bytes=await _resident_bytes(resident, entry, control),
+        resident_bytes=sum(_resident_bytes(found.process)
+                           for found in of_model(entry, processes)),
         progress=await _progress(resident, entry, control), load_s=resident.load_s,
         idle_s=(None if resident.leases or resident.last_used_s == -math.inf
                 else now_s - resident.last_used_s),
         num_loads=resident.num_loads, num_requests=resident.num_requests,
         failure=resident.failure)
-
-
-async def _resident_bytes(resident: Resident, entry: Entry, control: ModelControl) -> int:
-    if not resident.takes_memory:
-        return 0
-    return sum(map(_process_bytes, await control.processes(entry)))
 
 
 async def _progress(resident: Resident, entry: Entry, control: ModelControl) -> str:
@@ -44,7 +42,7 @@ async def _progress(resident: Resident, entry: Entry, control: ModelControl) -> 
     return f"{num_ready} of {len(names)} parts, {time.monotonic() - resident.changed_s:.0f} s"
 
 
-def _process_bytes(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
     except psutil.Error:

@@ -164,7 +164,8 @@ class Manager:
     async def status(self) -> ManagerStatus:
         """All that is known now."""
         await self.refresh()
-        models = [await describe(resident, entry, self._control)
+        processes = await self._control.processes()
+        models = [await describe(resident, entry, self._control, processes)
                   for resident in self._residency.residents
                   if (entry := self._entry(resident)) is not None]
         budget = self._limits.memory_bytes

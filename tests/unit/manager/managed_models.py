@@ -45,8 +45,8 @@ class FakeControl:
     async def stubs(self, entry):
         return set()
 
-    async def processes(self, entry):
-        return set()
+    async def processes(self):
+        return []
 
     async def num_ready(self, names):
         return 1
