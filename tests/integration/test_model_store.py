@@ -81,8 +81,9 @@ async def test_models_are_loaded_by_request_and_make_room_for_each_other(gateway
         code, told = await asyncio.to_thread(
             post, f"{gateway}/v1/completions", {"model": model, "prompt": PROMPT, "max_tokens": 3})
         assert (code, told["usage"]["completion_tokens"]) == (200, 3), told
-        assert (await status(manager, model)).state == "ready"
-        assert (await status(manager, other)).state == "unloaded"
+        loaded, unloaded = await status(manager, model), await status(manager, other)
+        assert (loaded.state, unloaded.state) == ("ready", "unloaded")
+        assert loaded.resident_bytes > 2**26 > unloaded.resident_bytes == 0
         assert processes_of(served, model)
         assert not processes_of(served, other), "what is unloaded has left processes"
     code, told = await asyncio.to_thread(
