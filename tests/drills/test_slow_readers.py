@@ -30,8 +30,8 @@ NUM_FAST = 50
 NUM_SLOW = 50
 NUM_TOKENS = 1_000
 """Of each slow reader."""
-MAX_BYTES_PER_TOKEN = 512
-"""That Triton keeps of an unread response."""
+MAX_BYTES_PER_TOKEN = 2048
+"""That Triton keeps of an unread response; the fewer tokens are sent together, the more of each."""
 MIB = 2**20
 NUM_TRIES = 3
 """A machine that does other work is slow now and then; a server that is held up is each time."""
