@@ -60,6 +60,18 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServ
 
 
 @pytest.fixture(scope="session")
+def url(demo_server: TritonServer) -> str:
+    """Where the demo server speaks gRPC."""
+    return demo_server.grpc_url
+
+
+@pytest.fixture(scope="session")
+def http_url(demo_server: TritonServer) -> str:
+    """Where it speaks HTTP."""
+    return demo_server.http_url
+
+
+@pytest.fixture(scope="session")
 def demo_gateway(demo_server: TritonServer) -> Iterator[str]:
     """The URL of a gateway before the demo server, which modules share as well."""
     with running_gateway(address_of(demo_server), "--model-names", "demo=generate",

@@ -23,11 +23,6 @@ INPUTS = [
 INPUT_NAMES = [name for _, name, _, _ in INPUTS]
 
 
-@pytest.fixture(scope="module")
-def url(demo_server):
-    return demo_server.grpc_url
-
-
 @pytest.fixture
 def client(url):
     with Client(url) as client:

@@ -14,16 +14,6 @@ PROMPT = "ROMEO:\nO, "
 LONG = {"max_tokens": 800, "ignore_eos": True}
 
 
-@pytest.fixture(scope="module")
-def url(demo_server):
-    return demo_server.grpc_url
-
-
-@pytest.fixture
-def http_url(demo_server):
-    return demo_server.http_url
-
-
 @pytest.fixture
 async def until_ended(demo_server):
     """`await until_ended(number)`: so many requests have been given up since the test began."""

@@ -17,16 +17,6 @@ def api(request):
     return request.param()
 
 
-@pytest.fixture(scope="module")
-def url(demo_server):
-    return demo_server.grpc_url
-
-
-@pytest.fixture
-def http_url(demo_server):
-    return demo_server.http_url
-
-
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize("options", [
     {}, {"n": 2, "seed": 5, "temperature": 1.0, "logprobs": 2, "prompt_logprobs": 0},

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
 from tests.drills.waiting import LIMIT_S, found
 from tests.integration.gateway import direct_text
 from typer.testing import CliRunner
@@ -13,11 +12,6 @@ from typer.testing import CliRunner
 from tritonlm.cli import app
 
 PROMPT = "ROMEO:\nO, "
-
-
-@pytest.fixture(scope="module")
-def url(demo_server):
-    return demo_server.grpc_url
 
 
 def command(url, *args):
