@@ -21,6 +21,7 @@ from tritonlm.engine.device import is_out_of_memory
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.grammar_tokenizer import load_grammar_tokenizer
 from tritonlm.engine.grammars import Grammars
+from tritonlm.engine.last_layer import trim_last_layer
 from tritonlm.engine.loading import LoadedModel, load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.messages import Ready
@@ -133,24 +134,37 @@ def _fast_runner(
     folder = keep_compiled()
     merge_projections(model.module)
     keep_rotations(model.module)
+    trim_last_layer(model.module)
     runner = CudaRunner(model, table, num_blocks, config)
     _check_attention(config, model, runner.logits)
     report(f"compiling, which takes minutes the first time and seconds later; kept in {folder}")
-    _make_fast(runner, CompiledSteps(folder, model.module, report), model)
+    _make_fast(runner, CompiledSteps(folder, model.module, report), model, report)
     return runner
 
 
-def _make_fast(runner: CudaRunner, steps: CompiledSteps, model: LoadedModel) -> None:
-    """Raise `InvalidArgument` for a model whose code does not let itself be captured."""
+def _make_fast(
+    runner: CudaRunner, steps: CompiledSteps, model: LoadedModel, report: Callable[[str], None]
+) -> None:
+    """Compile and capture; raises `InvalidArgument` for a model that cannot be compiled.
+
+    One that cannot be captured waits for the device within a step: transformers' experts do so in
+    all types but bfloat16.
+    """
+    kind, dtype = type(model.module).__name__, str(model.dtype).removeprefix("torch.")
     try:
         runner.compile(steps, partial(tqdm, desc="tritonlm: compiling", unit="variant"))
-        runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
     except Exception as error:  # torch has many reasons
         if is_out_of_memory(error):
             raise
-        raise InvalidArgument("compile", True, f"{type(model.module).__name__} cannot be "
-                              f"captured in CUDA graphs, with false it is served without them: "
-                              f"{first_line(error)}") from error
+        raise InvalidArgument("compile", True, f"{kind} cannot be compiled, with false it is "
+                              f"served as it is: {first_line(error)}") from error
+    try:
+        runner.capture(partial(tqdm, desc="tritonlm: capturing graphs", unit="graph"))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        report(f"{kind} in {dtype} cannot be captured in CUDA graphs, and its kernels are launched "
+               f"one by one, which is slower: {first_line(error)}")
 
 
 def _check_attention(

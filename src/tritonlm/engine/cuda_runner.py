@@ -19,6 +19,7 @@ from tritonlm.engine.choosing import choose
 from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.device import put
 from tritonlm.engine.drawing import draw
+from tritonlm.engine.last_layer import WantedRows
 from tritonlm.engine.loading import LoadedModel
 from tritonlm.engine.step_inputs import StepBuffer, StepInputs
 from tritonlm.engine.table import RequestTable
@@ -123,8 +124,8 @@ class CudaRunner:
         sizes = _graph_sizes(self._max_requests)
         pool = torch.cuda.graph_pool_handle()
         with torch.inference_mode():
-            for size in progress(sizes[::-1]):
-                self._graphs.insert(0, self._capture(size, pool))
+            graphs = [self._capture(size, pool) for size in progress(sizes[::-1])]
+        self._graphs = graphs[::-1]
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Launched:
@@ -231,6 +232,7 @@ def _bind_forward(model: LoadedModel) -> Callable[..., tuple[torch.Tensor, torch
     """
     module = model.module
     can_choose = model.can_choose_logits
+    last = [name for name, part in module.named_modules() if isinstance(part, WantedRows)]
 
     def forward(
         last_token: torch.Tensor, token_ids: torch.Tensor, token_rows: torch.Tensor,
@@ -238,6 +240,8 @@ def _bind_forward(model: LoadedModel) -> Callable[..., tuple[torch.Tensor, torch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         sampled_before = last_token[token_rows.clamp(min=0)]
         ids = torch.where(token_rows >= 0, sampled_before, token_ids).long()
+        for name in last:
+            module.get_submodule(name).places = wanted
         kept = {"logits_to_keep": wanted} if can_choose else {}
         logits: torch.Tensor = module(input_ids=ids[None], position_ids=positions.long()[None],
                                       use_cache=False, **kept).logits[0]

@@ -23,6 +23,7 @@ from tritonlm.engine.build import LAUNCHED_AHEAD, _check_attention, build_engine
 from tritonlm.engine.compiled import CompiledSteps
 from tritonlm.engine.engine import Engine
 from tritonlm.engine.grammars import Grammars
+from tritonlm.engine.last_layer import trim_last_layer
 from tritonlm.engine.loading import load_model
 from tritonlm.engine.merging import merge_projections
 from tritonlm.engine.scheduler import Scheduler
@@ -79,6 +80,7 @@ def host(monkeypatch):
 def interpreted_runner(config: ModelConfig) -> cuda_runner.CudaRunner:
     model = load_model(config, print)
     merge_projections(model.module)
+    trim_last_layer(model.module)
     table = RequestTable(config.max_num_seqs * (1 + LAUNCHED_AHEAD), model.max_model_len,
                          config.block_size, np.array(model.eos_ids, np.int32))
     return cuda_runner.CudaRunner(model, table, NUM_BLOCKS, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,23 @@ def test_family_generates_what_transformers_generates(family, tmp_path):
         out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
                              max_new_tokens=20, pad_token_id=2)
         assert outcomes.token_ids[key] == out[0, len(prompt):].tolist()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["Qwen2Moe", "Phimoe", "Mixtral", "Qwen3Moe"])
+def test_experts_in_bfloat16_are_captured_and_say_what_transformers_say(family, tmp_path):
+    folder = checkpoint(tmp_path, family, SERVED[family])
+    engine = build_engine(replace(settings(folder), dtype="bfloat16"), print).engine
+    assert engine.runner._graphs
+    requests = [submit(key, prompt, 20) for key, prompt in enumerate(PROMPTS)]
+    outcomes = run_all(engine, {0: requests})
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cuda")
+    for key, prompt in enumerate(PROMPTS):
+        tokens = torch.tensor([prompt + outcomes.token_ids[key]], device="cuda")
+        logits = model(tokens[:, :-1]).logits[0, len(prompt) - 1 :].float()
+        chosen = logits.gather(1, tokens[0, len(prompt):, None])[:, 0]
+        # Roundings differ, so that another token may be chosen where two are likely.
+        assert (logits.max(1).values - chosen < 0.1 * logits.std(1)).all()
 
 
 @pytest.mark.parametrize("family", REFUSED)

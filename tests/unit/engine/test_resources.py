@@ -38,7 +38,8 @@ def test_on_a_gpu_the_numbers_are_the_drivers():
     held = torch.ones(2**28, device="cuda")
     measured = resources.measure()
     pynvml.nvmlInit()
-    told = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
+    device = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+    told = pynvml.nvmlDeviceGetMemoryInfo(device)
     assert measured.gpu_memory_bytes == pytest.approx(told.total, rel=0.05)
     assert measured.gpu_memory_used_bytes == pytest.approx(told.used, rel=0.2)
     assert measured.gpu_memory_used_bytes > held.nbytes
