@@ -118,6 +118,9 @@ class CudaRunner:
                 for column in columns:
                     torch._dynamo.mark_dynamic(column, 0)
                 self._forward = steps.compile("many", forward, (self._last_token, *columns))
+        # At the first call it is settled how the kernels are cut: so that they suit long steps.
+        with torch.inference_mode():
+            self._compute(self._mixed.inputs(self._mixed.num_tokens, many, is_decode=False))
 
     def capture(self, progress: Callable[[Sequence[int]], Iterable[int]]) -> None:
         """Capture a graph for each of a range of batch sizes, the largest first."""

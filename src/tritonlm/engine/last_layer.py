@@ -41,5 +41,5 @@ def trim_last_layer(module: nn.Module) -> bool:
     mlp = getattr(last, "mlp", None)
     if not isinstance(getattr(mlp, "down_proj", None), nn.Linear):
         return False
-    last.mlp = WantedRows(mlp)
+    last.mlp = WantedRows(mlp)  # type: ignore[arg-type]
     return True

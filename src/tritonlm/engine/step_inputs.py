@@ -50,6 +50,7 @@ class StepBuffer:
     def __init__(
         self, num_tokens: int, num_requests: int, table: RequestTable, device: torch.device
     ) -> None:
+        self.num_tokens = num_tokens
         self._table = table
         num_blocks = table.block_tables.shape[1]
         self._shapes: dict[str, tuple[int, ...]] = {
