@@ -24,8 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from triton.runtime.errors import OutOfResources
 
 from tritonlm.engine.attention.cache_write import write_cache
-from tritonlm.engine.attention.decode import DecodeTuning, decode, decode_attention
+from tritonlm.engine.attention.decode import DecodeTuning, cut_of, decode, decode_attention
 from tritonlm.engine.attention.prefill import PrefillTuning, prefill, prefill_attention
+from tritonlm.engine.attention.splits import find_splits
 
 DTYPE = torch.bfloat16
 NUM_REPLAYS = 11
@@ -137,11 +138,12 @@ def _time_decode_s(
     new_keys, new_values = torch.randn(2, batch, shape.kv_heads, shape.dim, dtype=DTYPE,
                                        device="cuda")
     arrivals = _full(batch * shape.kv_heads, 0)
+    splits = find_splits(context_lens, cut_of(query, cache.keys, cache.values, None, tuning))
     attend = decode_attention if tuning is None else partial(decode, tuning=tuning)
 
     def run(tables: torch.Tensor) -> None:
-        attend(query, new_keys, new_values, cache.keys, cache.values, tables, context_lens,
-               arrivals, scale=shape.dim**-0.5, window=None, softcap=None)
+        attend(query, new_keys, new_values, cache.keys, cache.values, tables, splits, arrivals,
+               scale=shape.dim**-0.5, window=None, softcap=None)
 
     return _graph_time_s([partial(run, tables)
                           for tables in cache.block_tables(batch, context_len)])

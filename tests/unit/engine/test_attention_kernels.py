@@ -27,13 +27,14 @@ from tritonlm.engine.cache import FP8
 pytest.importorskip("triton")
 
 from tritonlm.engine.attention.cache_write import write_cache
-from tritonlm.engine.attention.decode import DecodeTuning, decode, decode_attention
+from tritonlm.engine.attention.decode import DecodeTuning, cut_of, decode, decode_attention
 from tritonlm.engine.attention.prefill import (
     PrefillTuning,
     choose_tuning,
     prefill,
     prefill_attention,
 )
+from tritonlm.engine.attention.splits import Cut, find_splits
 from tritonlm.engine.attention.tile import Layer as KernelLayer
 
 LENGTH_FACTOR = 30 if ON_GPU else 1
@@ -86,9 +87,10 @@ def run_decode(cache: PagedCache, query: torch.Tensor) -> torch.Tensor:
     arrivals = new_arrivals(cache)
     before = cache.keys.clone(), cache.values.clone()
     new_keys, new_values = take_newest(cache)
+    splits = find_splits(cache.device_context_lens,
+                         cut_of(query, cache.keys, cache.values, cache.layer.window))
     out = decode_attention(query, new_keys, new_values, cache.keys, cache.values,
-                           cache.block_tables, cache.device_context_lens, arrivals,
-                           *cache.layer.options)
+                           cache.block_tables, splits, arrivals, *cache.layer.options)
     assert not arrivals.any()
     for stored, old in zip((cache.keys, cache.values), before, strict=True):
         assert torch.equal(bits(stored).nan_to_num(9.5), bits(old).nan_to_num(9.5))
@@ -141,9 +143,11 @@ def test_decode_is_the_same_however_it_is_cut(tile: int, programs_per_processor:
     query = random_queries(layer, 3)
     arrivals = new_arrivals(cache)
     tuning = DecodeTuning(tile, 4, 2, programs_per_processor)
+    splits = find_splits(cache.device_context_lens,
+                         cut_of(query, cache.keys, cache.values, layer.window, tuning))
     for _ in range(2):
         out = decode(query, *take_newest(cache), cache.keys, cache.values, cache.block_tables,
-                     cache.device_context_lens, arrivals, *layer.options, tuning)
+                     splits, arrivals, *layer.options, tuning)
         assert_close(out, cache.expected(query, [1] * 3))
 
 
@@ -204,8 +208,9 @@ def _step(
     query_starts: torch.Tensor, context_lens: torch.Tensor, arrivals: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One query per request, through both kernels."""
+    splits = find_splits(context_lens, cut_of(query, keys, values))
     decoded = decode_attention(query + 1, new_keys * 2, new_values * 2, keys, values,
-                               block_tables, context_lens, arrivals, 0.1)
+                               block_tables, splits, arrivals, 0.1)
     write_cache(keys, values, slots, new_keys * 3, new_values * 3)
     return decoded, prefill_attention(query + 1, keys, values, block_tables, query_starts,
                                       context_lens, 0.1)
@@ -242,8 +247,9 @@ def test_fake_tensors_and_schemas_are_true(operator: torch.library.CustomOpDef) 
         write_cache: (cache.keys, cache.values, torch.tensor([3, 40], device=DEVICE),
                       *(random(2, 2, dim, dtype=layer.dtype) for dim in (32, 16))),
         decode_attention: (query, *take_newest(cache), cache.keys, cache.values,
-                           cache.block_tables, cache.device_context_lens, new_arrivals(cache),
-                           0.1),
+                           cache.block_tables,
+                           find_splits(cache.device_context_lens, Cut(16, 0, 3)),
+                           new_arrivals(cache), 0.1),
         prefill_attention: (query, cache.keys, cache.values, cache.block_tables, starts([1, 1]),
                             cache.device_context_lens, 0.1),
     }[operator]

@@ -19,7 +19,7 @@ import itertools
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from tritonlm.engine.attention import cache_write, decode, prefill, tile
+from tritonlm.engine.attention import cache_write, decode, prefill, splits, tile
 from tritonlm.engine import drawing
 
 def build(kernel, num_warps, constants, others):
@@ -43,7 +43,8 @@ for cache, kept in itertools.product(SHAPES.values(), CACHES.values()):
     HALVES |= dict.fromkeys(("keys_ptr", "values_ptr"), "*bf16") | kept
     for window, is_capped in ((0, False), (100, True)):
         layer = tile.Layer(2, cache, cache, window, is_capped)
-        build(decode._decode, 2, {"LAYER": layer, "REQUESTS": 32, "ROWS": 16, "TILE": 32,
+        build(splits._find, 4, {"WINDOW": window, "TILE": 32, "REQUESTS": 32}, {})
+        build(decode._decode, 2, {"LAYER": layer, "ROWS": 16, "TILE": 32,
                                   "CHUNK": 8}, HALVES | FLOATS)
         build(prefill._prefill, 4, {"LAYER": layer, "ROWS": 64, "TILE": 32,
                                     "REQUESTS": 32}, HALVES | FLOATS)

@@ -1,8 +1,7 @@
 """Attention of one token per request over its paged keys and values, spread over the device.
 
-The token's own key and value are stored in the cache first. Contexts are cut into splits of equal
-work, found on the device from the context lengths, so that one captured launch suits any lengths.
-The program that finishes a request's last split joins the results of all of them.
+The token's own key and value are stored in the cache first. A program attends to one split of a
+context; the one that finishes a request's last split joins the results of all of them.
 """
 # Kernels are not Python: their arguments have no types that it knows.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -17,6 +16,7 @@ import triton
 import triton.language as tl
 
 from tritonlm.engine.attention.cache_write import store_newest
+from tritonlm.engine.attention.splits import Cut, load_split
 from tritonlm.engine.attention.tile import (
     LOWEST,
     Layer,
@@ -54,27 +54,27 @@ class DecodeTuning:
                          mutates_args=("keys", "values", "arrivals"))
 def decode_attention(
     query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
-    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, splits: torch.Tensor,
     arrivals: torch.Tensor, scale: float, window: int | None = None, softcap: float | None = None,
 ) -> torch.Tensor:
     """Store the last token of each request and attend with it.
 
     `query` is [B, heads, dim], `new_keys` and `new_values` [B, KV heads, dim]. The caches are
     [blocks, block size, KV heads, dim], block size a power of two, contiguous in dim alone;
-    `block_tables` int32 [B, most blocks] and `context_lens` int32 [B], the new tokens counted,
-    say what is in them, and are read on the device. `arrivals` int32 [at least B * KV heads] is
-    zero before and after. Returns [B, heads, value dim]: zeros where the context is empty, and
-    then nothing is stored.
+    `block_tables` int32 [B, most blocks] and `splits`, those of the contexts with the new tokens,
+    as `cut_of` has them cut, say what is in them, and are read on the device. `arrivals` int32
+    [at least B * KV heads] is zero before and after. Returns [B, heads, value dim]: zeros where
+    the context is empty, and then nothing is stored.
     """
     layer = Layer.of(query, keys, values, window, softcap)
-    return decode(query, new_keys, new_values, keys, values, block_tables, context_lens, arrivals,
+    return decode(query, new_keys, new_values, keys, values, block_tables, splits, arrivals,
                   scale, window, softcap, choose_tuning(layer, query.dtype))
 
 
 @decode_attention.register_fake
 def _(
     query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
-    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, splits: torch.Tensor,
     arrivals: torch.Tensor, scale: float, window: int | None = None, softcap: float | None = None,
 ) -> torch.Tensor:
     return query.new_empty(*query.shape[:2], values.shape[3])
@@ -91,28 +91,36 @@ def choose_tuning(layer: Layer, dtype: torch.dtype) -> DecodeTuning:
                         programs_per_processor=1)
 
 
+def cut_of(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None = None,
+    tuning: DecodeTuning | None = None,
+) -> Cut:
+    """How the splits are to be cut that `decode_attention` is given with these tensors."""
+    if tuning is None:
+        tuning = choose_tuning(Layer.of(query, keys, values, window, None), query.dtype)
+    num_programs = _num_processors(query.device) * tuning.programs_per_processor
+    return Cut(tuning.tile, window or 0, -(-num_programs // keys.shape[2]))
+
+
 def decode(
     query: torch.Tensor, new_keys: torch.Tensor, new_values: torch.Tensor, keys: torch.Tensor,
-    values: torch.Tensor, block_tables: torch.Tensor, context_lens: torch.Tensor,
+    values: torch.Tensor, block_tables: torch.Tensor, splits: torch.Tensor,
     arrivals: torch.Tensor, scale: float, window: int | None, softcap: float | None,
     tuning: DecodeTuning,
 ) -> torch.Tensor:
     """`decode_attention` with a tuning of one's own."""
     layer = Layer.of(query, keys, values, window, softcap)
     num_requests, num_heads, _ = query.shape
-    num_kv_heads = keys.shape[2]
-    num_spare = -(-_num_processors(query.device) * tuning.programs_per_processor // num_kv_heads)
-    num_splits = num_requests + num_spare
+    num_kv_heads, num_splits = keys.shape[2], splits.shape[0]
     out = query.new_empty(num_requests, num_heads, layer.values.dim)
     averages = query.new_empty(num_splits, num_heads, layer.values.dim, dtype=torch.float32)
     weights = query.new_empty(num_splits, num_heads, dtype=torch.float32)
     _decode[num_kv_heads, num_splits](
-        out, query, new_keys, new_values, keys, values, block_tables, context_lens, averages,
-        weights, arrivals, num_requests, num_spare, *score_units(scale, softcap),
+        out, query, new_keys, new_values, keys, values, block_tables, splits, averages,
+        weights, arrivals, num_requests, *score_units(scale, softcap),
         query.stride(0), query.stride(1), *new_keys.stride(), *new_values.stride(),
         block_tables.stride(0),
-        LAYER=layer, REQUESTS=_request_places(num_requests),
-        ROWS=max(layer.padded_group, MIN_ROWS), TILE=tuning.tile,
+        LAYER=layer, ROWS=max(layer.padded_group, MIN_ROWS), TILE=tuning.tile,
         CHUNK=max(JOINED_ELEMENTS // (layer.padded_group * layer.values.padded_dim), 1),
         num_warps=tuning.num_warps, num_stages=tuning.num_stages,
     )
@@ -126,29 +134,20 @@ def _num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _request_places(num_requests: int) -> int:
-    """A few powers of two, so that few kernels are compiled for all batch sizes."""
-    return next((places for places in (32, 256) if num_requests <= places),
-                triton.next_power_of_2(num_requests))
-
-
-@triton.jit(do_not_specialize=["num_requests", "num_spare"])
+@triton.jit(do_not_specialize=["num_requests"])
 def _decode(
     out_ptr, query_ptr, new_keys_ptr, new_values_ptr, keys_ptr, values_ptr, block_tables_ptr,
-    context_lens_ptr, averages_ptr, weights_ptr, arrivals_ptr, num_requests, num_spare, slope,
-    unit, query_stride, query_head_stride, new_key_stride, new_key_head_stride,
-    new_key_dim_stride, new_value_stride, new_value_head_stride, new_value_dim_stride,
-    table_stride,
-    LAYER: tl.constexpr, REQUESTS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    CHUNK: tl.constexpr,
+    splits_ptr, averages_ptr, weights_ptr, arrivals_ptr, num_requests, slope, unit, query_stride,
+    query_head_stride, new_key_stride, new_key_head_stride, new_key_dim_stride, new_value_stride,
+    new_value_head_stride, new_value_dim_stride, table_stride,
+    LAYER: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
 ):
     """One split of one request, for the query heads of one KV head."""
     KEYS: tl.constexpr = LAYER.keys
     VALUES: tl.constexpr = LAYER.values
     head, place = tl.program_id(0), tl.program_id(1)
     num_heads = tl.num_programs(0)
-    request, num_keys, num_splits, split = _find_split(
-        context_lens_ptr, num_requests, num_spare, place, LAYER.window, TILE, REQUESTS)
+    request, num_keys, num_splits, split = load_split(splits_ptr, place)
     if request >= num_requests:
         return
     wide_request = request.to(tl.int64)
@@ -178,34 +177,6 @@ def _decode(
     if _is_last(arrivals_ptr + request * num_heads + head, num_splits):
         _join(out_ptr, averages_ptr, weights_ptr, part - split * num_heads, num_heads, num_splits,
               LAYER, CHUNK)
-
-
-@triton.jit
-def _find_split(
-    context_lens_ptr, num_requests, num_spare, place,
-    WINDOW: tl.constexpr, TILE: tl.constexpr, REQUESTS: tl.constexpr,
-):
-    """What is at `place` among all splits: its request, that one's keys and splits, and which.
-
-    The request is `num_requests` or more if there is no such split: there are at most
-    `num_requests` + `num_spare`.
-    """
-    requests = tl.arange(0, REQUESTS)
-    is_request = requests < num_requests
-    num_keys = tl.load(context_lens_ptr + requests, mask=is_request, other=0)
-    num_tiles = tl.cdiv(num_keys, TILE)
-    if WINDOW > 0:
-        num_tiles -= tl.maximum(num_keys - WINDOW, 0) // TILE
-    # An empty context has a split too: it writes zeros.
-    num_tiles = tl.where(is_request, tl.maximum(num_tiles, 1), 0)
-    num_splits = tl.cdiv(num_tiles, tl.cdiv(tl.sum(num_tiles), num_spare))
-    ends = tl.cumsum(num_splits)
-    is_before = ends <= place
-    request = tl.sum(is_before.to(tl.int32))
-    split = place - tl.max(tl.where(is_before, ends, 0))
-    is_mine = requests == request
-    return (request, tl.sum(tl.where(is_mine, num_keys, 0)),
-            tl.sum(tl.where(is_mine, num_splits, 0)), split)
 
 
 @triton.jit

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from tritonlm.engine.attention.cache_write import write_cache
-from tritonlm.engine.attention.decode import decode_attention
+from tritonlm.engine.attention.decode import cut_of, decode_attention
 from tritonlm.engine.attention.prefill import prefill_attention
+from tritonlm.engine.attention.splits import Cut, find_splits
 from tritonlm.engine.cache import KVCache
 
 
@@ -39,6 +40,7 @@ class PagedAttention:
                         for layer, values in cache.values.items()}
         self._inputs = inputs
         self._arrivals = arrivals
+        self._splits: dict[Cut, torch.Tensor] = {}
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -51,10 +53,16 @@ class PagedAttention:
         inputs, keys, values = self._inputs, self._keys[layer], self._values[layer]
         out: torch.Tensor
         if inputs.query_starts is None:
-            out = decode_attention(query, key, value, keys, values, inputs.block_tables,
-                                   inputs.context_lens, self._arrivals, scale, window, softcap)
+            splits = self._find_splits(cut_of(query, keys, values, window))
+            out = decode_attention(query, key, value, keys, values, inputs.block_tables, splits,
+                                   self._arrivals, scale, window, softcap)
         else:
             write_cache(keys, values, inputs.slots, key, value)
             out = prefill_attention(query, keys, values, inputs.block_tables, inputs.query_starts,
                                     inputs.context_lens, scale, window, softcap)
         return out
+
+    def _find_splits(self, cut: Cut) -> torch.Tensor:
+        if cut not in self._splits:
+            self._splits[cut] = find_splits(self._inputs.context_lens, cut)
+        return self._splits[cut]
