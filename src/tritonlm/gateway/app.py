@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -21,7 +21,7 @@ from tritonlm.gateway.access import Access
 from tritonlm.gateway.cached_answers import HEADER as CACHE_HEADER
 from tritonlm.gateway.classify import ClassifyBody, classify
 from tritonlm.gateway.endpoints import Gateway
-from tritonlm.gateway.failures import error_body, error_response
+from tritonlm.gateway.failures import ClientGone, error_body, error_response
 from tritonlm.gateway.journal import Journal
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.limits import Limits
@@ -71,7 +71,7 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         routes=routes, lifespan=gateway.lifespan,
         middleware=_middleware(settings, shared, journal),
         exception_handlers={ServingError: _tell, HTTPException: _tell_http,
-                            Exception: _tell_bug})
+                            ClientDisconnect: _tell_nobody, Exception: _tell_bug})
 
 
 def _middleware(settings: GatewaySettings, shared: Path, journal: Journal) -> list[Middleware]:
@@ -102,6 +102,11 @@ async def _tell_http(request: Request, error: Exception) -> Response:
     body = error_body(NotFound(f"{request.method} {request.url.path}: {error.detail}"))
     return Response(msgspec.json.encode(body), error.status_code, error.headers,
                     media_type="application/json")
+
+
+async def _tell_nobody(request: Request, _: Exception) -> Response:
+    """The client hung up amid its body: the log says so."""
+    return await _tell(request, ClientGone("the client hung up"))
 
 
 async def _tell_bug(request: Request, _: Exception) -> Response:

@@ -72,6 +72,7 @@ class Session:
         self._running[record.request_id] = answers, task
 
         def forget(_: object) -> None:
+            answers.__exit__()  # what is cancelled before its first step has run none of `_tell`
             del self._running[record.request_id]
             self.caller.leave()
             end()
@@ -110,13 +111,12 @@ class Session:
     async def _tell(self, record: Record, answers: Answers) -> None:
         request_id = record.request_id
         try:
-            with answers:
-                async for pieces in answers:
-                    for prompt, piece in pieces:
-                        record.usage.count(prompt, piece)
-                        record.note_first_byte()
-                        await self._unsent.put(
-                            {"type": "chunk", "id": request_id, **told_piece(piece)})
+            async for pieces in answers:
+                for prompt, piece in pieces:
+                    record.usage.count(prompt, piece)
+                    record.note_first_byte()
+                    await self._unsent.put(
+                        {"type": "chunk", "id": request_id, **told_piece(piece)})
             record.status = HTTPStatus.OK
             last = {"type": "done", "id": request_id, "usage": record.usage.as_json()}
         except Exception as bug:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 
 import aiohttp
@@ -9,6 +10,8 @@ import pytest
 import websockets
 from tests.drills.waiting import until
 from tests.fakes.triton_service import chunk
+
+from tritonlm.gateway.failures import CLIENT_GONE_STATUS
 
 LIMIT_S = 0.2
 NUM_TRIES = 5
@@ -92,6 +95,41 @@ async def test_a_clean_close_ends_a_session_at_once(gateway):
         await (await send_and_hear(url, "?window_s=60", "a")).close()
 
     await assert_noticed_in_time(gateway, leave, 1)
+
+
+async def test_a_request_that_is_followed_by_a_close_at_once(gateway):
+    """Both are in one segment, so that the socket ends before the request's task has begun."""
+    def frame(opcode, data):
+        assert len(data) < 126
+        return bytes([0x80 | opcode, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+    async with gateway(hang) as (url, server):
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n"
+                     b"connection: upgrade\r\nsec-websocket-version: 13\r\n"
+                     b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        await reader.readuntil(b'"session"')
+        message = json.dumps({"type": "generate", "id": "a", "text_input": "Hi"}).encode()
+        writer.write(frame(1, message) + frame(8, (1000).to_bytes(2, "big")))
+        await until(lambda: server.requests, "no request")
+        await until(lambda: server.cancelled == [server.requests[0].id], "it goes on")
+        writer.close()
+
+
+async def test_a_client_that_goes_away_amid_its_body_is_no_fault_of_ours(gateway, caplog):
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(json.loads(record.getMessage()))
+    async with gateway(hang) as (url, _):
+        logging.getLogger("tritonlm.access").addHandler(handler)
+        _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await until(lambda: lines, "no line")
+        logging.getLogger("tritonlm.access").removeHandler(handler)
+    assert lines[0]["status"] == CLIENT_GONE_STATUS
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_an_answer_that_is_over_is_not_cancelled(gateway):
