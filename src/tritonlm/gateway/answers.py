@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -15,6 +14,9 @@ from tritonlm.errors import ServingError
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.pieces import Piece, PieceReader
 from tritonlm.gateway.stream import Outcome, TritonStream
+
+MAX_UNJOINED = 4096
+"""Pieces that wait for a slow reader; if there are more, those of a sequence become one."""
 
 
 class Route(Protocol):
@@ -42,11 +44,12 @@ class Answers:
         """Send `requests`, one for each prompt, where `route` leads."""
         self._route = route
         self._requests = requests
-        self._inbox: deque[tuple[int, Outcome]] = deque()
+        self._pieces: list[tuple[int, Piece]] = []
+        self._max_pieces = MAX_UNJOINED
+        self._error: Exception | None = None
         self._has_mail = asyncio.Event()
         self._has_begun = False
         self._is_cancelled = False
-        self._given_up: ServingError | None = None
         self._submit()
 
     def __aiter__(self) -> Answers:
@@ -54,21 +57,15 @@ class Answers:
 
     async def __anext__(self) -> list[tuple[int, Piece]]:
         """At least one piece; raises `ServingError` if one of the requests fails."""
-        pieces: list[tuple[int, Piece]] = []
-        while not pieces:
-            if self._given_up is not None:
-                raise self._given_up
-            if not self._inbox:
-                if not self._num_unfinished:
-                    raise StopAsyncIteration
+        while self._error is not None or not self._pieces:
+            if self._error is not None:
+                self._go_elsewhere(self._error)
+            elif not self._num_unfinished:
+                raise StopAsyncIteration
+            else:
                 self._has_mail.clear()
                 await self._has_mail.wait()
-            try:
-                while self._inbox:
-                    pieces += self._read(*self._inbox.popleft())
-            except ServingError as error:
-                self._go_elsewhere(error)
-                pieces.clear()  # nobody has had them, and they will come again
+        pieces, self._pieces = self._pieces, []
         if not self._has_begun:
             self._has_begun = True
             self._route.begun(time.monotonic() - self._start_s)
@@ -81,12 +78,6 @@ class Answers:
         for request in self._requests:
             self._stream.abandon(request)
 
-    def _read(self, prompt: int, outcome: Outcome) -> list[tuple[int, Piece]]:
-        if isinstance(outcome, ServingError):
-            raise outcome
-        read = self._readers[prompt].read(outcome.infer_response)
-        return [(prompt, piece) for piece in read]
-
     def _submit(self) -> None:
         self._stream = self._route.stream
         self._start_s = time.monotonic()
@@ -95,12 +86,14 @@ class Answers:
         for prompt, request in enumerate(self._requests):
             self._stream.submit(request, partial(self._put, prompt))
 
-    def _go_elsewhere(self, error: ServingError) -> None:
+    def _go_elsewhere(self, error: Exception) -> None:
         """Begin again at another server, if nothing was heard from this one; else raise."""
-        if self._is_cancelled or not self._route.failed(error) or self._has_begun:
+        if (self._is_cancelled or not isinstance(error, ServingError)
+                or not self._route.failed(error) or self._has_begun):
             raise error
         self.__exit__()
-        self._inbox.clear()
+        self._error = None
+        self._pieces = []  # nobody has had them, and they will come again
         self._submit()
 
     def cancel(self) -> None:
@@ -111,14 +104,31 @@ class Answers:
 
     def give_up(self, error: ServingError) -> None:
         """Cancel the answers at the server; the next step raises `error`, whatever had come."""
-        self._given_up = error
+        self._is_cancelled = True
         self.__exit__()
-        self._inbox.clear()
-        self._has_mail.set()
+        self._fail(error)
 
     def _put(self, prompt: int, outcome: Outcome, is_last: bool) -> None:
+        """Take in what a server says; its messages are many times as large as the pieces."""
         self._num_unfinished -= is_last
-        self._inbox.append((prompt, outcome))
+        try:
+            self._pieces += self._read(prompt, outcome)
+        except Exception as error:  # for whoever reads the answers
+            self._fail(error)
+        if len(self._pieces) > self._max_pieces:
+            self._pieces = joined(self._pieces)
+            self._max_pieces = len(self._pieces) + MAX_UNJOINED
+        self._has_mail.set()
+
+    def _read(self, prompt: int, outcome: Outcome) -> list[tuple[int, Piece]]:
+        if isinstance(outcome, ServingError):
+            raise outcome
+        read = self._readers[prompt].read(outcome.infer_response)
+        return [(prompt, piece) for piece in read]
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
         self._has_mail.set()
 
 

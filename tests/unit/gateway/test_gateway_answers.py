@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -41,6 +42,16 @@ async def hang(request, send):
 async def text_of(answers):
     with answers:
         return "".join([piece.text async for pieces in answers for _, piece in pieces])
+
+
+class Stream:
+    """Where answers come from; the test puts them in."""
+
+    def submit(self, request, sink):
+        self.sink = sink
+
+    def abandon(self, request):
+        pass
 
 
 class To:
@@ -110,6 +121,19 @@ async def test_a_reader_that_is_behind_gets_pieces_joined(connect):
         await until(lambda: answers._num_unfinished == 0, "no end")
         assert [pieces async for pieces in answers] == [
             [(0, Piece("ab" * 5, "length", 1, 5))]]
+
+
+async def test_what_waits_for_a_slow_reader_takes_no_more_room_than_its_text():
+    stream = Stream()
+    answers = Answers(To(stream), [request(n=2)])
+    tracemalloc.start()
+    for place in range(40_000):
+        stream.sink(chunk("ab", num_output_tokens=(place,), sequence_index=place % 2), False)
+    num_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_bytes < 2**21
+    assert await answers.__anext__() == [
+        (0, Piece("ab" * 20_000, "", 1, 39_998, 0)), (0, Piece("ab" * 20_000, "", 1, 39_999, 1))]
 
 
 async def test_an_error_is_that_of_its_request_alone(connect):

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.fakes.triton_service import chunk
-from tests.unit.gateway.test_gateway_answers import To
+from tests.unit.gateway.test_gateway_answers import Stream, To
 
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
@@ -11,16 +11,6 @@ from tritonlm.gateway.journal import Record
 from tritonlm.gateway.session import MAX_KEPT_BYTES, MAX_UNSENT, Session
 from tritonlm.gateway.upstream import Upstream
 from tritonlm_client.requests import text_request
-
-
-class Stream:
-    """Where answers come from; the test puts them in."""
-
-    def submit(self, request, sink):
-        self.sink = sink
-
-    def abandon(self, request):
-        pass
 
 
 def started(session, name="a"):
