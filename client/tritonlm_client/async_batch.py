@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from operator import length_hint
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -18,7 +18,7 @@ from tritonlm_client.results import Completion
 async def batch(
     generate: Callable[[Prompt], Awaitable[Completion]], prompts: Iterable[Prompt],
     concurrency: int, progress: bool, keep_errors: bool,
-) -> AsyncIterator[Completion | ServingError]:
+) -> AsyncGenerator[Completion | ServingError, None]:
     """As `tritonlm_client.batch.Batch`."""
     check_concurrency(concurrency)
     slots = asyncio.Semaphore(concurrency)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal, overload
 
 from tenacity import AsyncRetrying
 
@@ -57,10 +57,22 @@ class AsyncClient:
         """The answer to `prompt` in chunks as they come; needs a running event loop."""
         return self._open(prompt, options, timeout_s, True)
 
+    @overload
+    def batch(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
+        keep_errors: Literal[False] = False, timeout_s: float | None = None, **options: Any,
+    ) -> AsyncGenerator[Completion, None]: ...
+
+    @overload
+    def batch(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
+        keep_errors: bool, timeout_s: float | None = None, **options: Any,
+    ) -> AsyncGenerator[Completion | ServingError, None]: ...
+
     def batch(
         self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
         keep_errors: bool = False, timeout_s: float | None = None, **options: Any,
-    ) -> AsyncIterator[Completion | ServingError]:
+    ) -> AsyncGenerator[Completion | ServingError, None]:
         """The answers to `prompts` in their order: see `Client.batch`."""
         generate = partial(self.generate, timeout_s=timeout_s, **options)
         return batch(generate, prompts, concurrency, progress, keep_errors)
@@ -162,9 +174,14 @@ class AsyncClient:
         """The answers to requests to one model."""
         deadline = Deadline(timeout_s)
         retrying = AsyncRetrying(**self._retry.rules(deadline, lambda: True))
-        return await asyncio.gather(
-            *(retrying(_infer_once, Attempts(self._servers, request, deadline))
-              for request in requests))
+        running: list[asyncio.Task[Tensors]] = [asyncio.create_task(
+            retrying(_infer_once, Attempts(self._servers, request, deadline)))
+            for request in requests]
+        try:
+            return await asyncio.gather(*running)
+        finally:
+            for task in running:  # when one has failed, nobody waits for the others
+                task.cancel()
 
 
 async def _infer_once(attempts: Attempts[AsyncTransport]) -> Tensors:

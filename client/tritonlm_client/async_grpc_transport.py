@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from itertools import cycle
 from typing import Any
@@ -15,9 +15,9 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonlm.errors import ServingError
 from tritonlm_client import one_response
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S, open_channels
+from tritonlm_client.connection import CALL_TIMEOUT_S, HANG_UP_TIMEOUT_S, open_channels
 from tritonlm_client.errors import from_rpc, rpc_errors
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request, may_run_on
 from tritonlm_client.responses import Answer, model_info, tensors_of
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
@@ -31,9 +31,10 @@ class AsyncGrpcCall:
         self._request = request
         self._call = call
         self._answer = Answer()
+        self._is_over = False
         self._is_cancelled = False
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
+    async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
         """The chunks; raises `ServingError`."""
         try:
             async for response in self._call:
@@ -41,20 +42,23 @@ class AsyncGrpcCall:
                     yield chunk
             self._answer.end()
         except grpc.RpcError as error:
-            raise from_rpc(self._transport.url, error) from None
+            failure = from_rpc(self._transport.url, error)
+            self._is_over = not may_run_on(self._request, failure)
+            raise failure from None
         except asyncio.CancelledError:  # the task's, or gRPC's word for our own hang-up
             if not self._is_cancelled:
                 raise
 
     async def cancel(self) -> None:
         """Hang up; where the running request does not hear of that, cancel it by its id."""
-        if self._is_cancelled or self._answer.is_finished:
+        if self._is_cancelled or self._is_over or self._answer.is_finished:
             return
         self._is_cancelled = True
         self._call.cancel()
         if self._request.model in CANCEL_MODELS:
             with suppress(ServingError):
-                await self._transport.cancel(self._request.model, self._request.id)
+                await self._transport.cancel(self._request.model, self._request.id,
+                                             HANG_UP_TIMEOUT_S)
 
 
 class AsyncGrpcTransport:
@@ -78,9 +82,11 @@ class AsyncGrpcTransport:
         with rpc_errors(self.url):
             return tensors_of(await self._stub.ModelInfer(request.as_protobuf(), timeout=timeout_s))
 
-    async def cancel(self, model: str, request_id: str) -> None:
+    async def cancel(
+        self, model: str, request_id: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        async for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
+        async for _ in self.stream(cancel_request(model, request_id), timeout_s):
             pass
 
     async def models(self) -> list[ModelInfo]:

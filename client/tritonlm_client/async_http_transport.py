@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx2
 
-from tritonlm.errors import ServingError, Unavailable
+from tritonlm.errors import ServingError
 from tritonlm_client import http_wire as wire
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
+from tritonlm_client.connection import CALL_TIMEOUT_S, HANG_UP_TIMEOUT_S
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request, may_run_on
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
 
@@ -28,35 +28,39 @@ class AsyncHttpCall:
         self._request = request
         self._timeout_s = timeout_s
         self._response: httpx2.Response | None = None
-        self._is_finished = False
+        self._is_sent = False
+        self._is_over = False
         self._is_cancelled = False
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
+    async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
         """The chunks; raises `ServingError`."""
         try:
             with wire.http_errors(self._transport.url):
-                async for chunk in self._chunks():
-                    yield chunk
-            self._is_finished = True
+                async with aclosing(self._chunks()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            self._is_over = True
         except ServingError as error:
             if not self._is_cancelled:
-                self._is_finished = not isinstance(error, Unavailable)
+                self._is_over = not may_run_on(self._request, error)
                 raise
 
     async def cancel(self) -> None:
         """Hang up; where the running request does not hear of that, cancel it by its id."""
-        if self._is_cancelled or self._is_finished:
+        if self._is_cancelled or self._is_over:
             return
         self._is_cancelled = True
         if self._response is not None:
             await self._response.aclose()
-        if self._response is None or self._request.model in CANCEL_MODELS:
+        if self._is_sent and (self._response is None or self._request.model in CANCEL_MODELS):
             with suppress(ServingError):
-                await self._transport.cancel(self._request.model, self._request.id)
+                await self._transport.cancel(self._request.model, self._request.id,
+                                             HANG_UP_TIMEOUT_S)
 
-    async def _chunks(self) -> AsyncIterator[Chunk]:
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         if self._is_cancelled:
             return
+        self._is_sent = True
         path = wire.model_path(self._request.model, "generate_stream")
         async with self._transport.http.stream(
                 "POST", path, json=wire.text_body(self._request),
@@ -67,12 +71,11 @@ class AsyncHttpCall:
             if response.status_code != httpx2.codes.OK:
                 await response.aread()
                 raise wire.failure(self._transport.url, response.status_code, response.text)
-            ends = wire.Ends(self._request)
-            async for line in response.aiter_lines():
-                for chunk in wire.event_chunks(line):
-                    ends.note(chunk)
+            answer = wire.Answer(self._request)
+            async for piece in response.aiter_bytes():
+                for chunk in answer.read(piece):
                     yield chunk
-            ends.check()
+            answer.end()
 
 
 class AsyncHttpTransport:
@@ -94,9 +97,11 @@ class AsyncHttpTransport:
         path = wire.model_path(request.model, "infer")
         return wire.infer_tensors(await self._post(path, wire.infer_body(request), timeout_s))
 
-    async def cancel(self, model: str, request_id: str) -> None:
+    async def cancel(
+        self, model: str, request_id: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        async for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
+        async for _ in self.stream(cancel_request(model, request_id), timeout_s):
             pass
 
     async def models(self) -> list[ModelInfo]:

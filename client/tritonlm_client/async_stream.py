@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 
 from tenacity import AsyncRetrying
 
@@ -33,7 +33,7 @@ class AsyncStream:
         self._attempts = attempts
         self._models = models
         self._retry = retry
-        self._rest: AsyncIterator[Chunk]
+        self._rest: AsyncGenerator[Chunk, None]
         self._cancelled = asyncio.Event()
         attempts.open_ahead()
 
@@ -43,8 +43,9 @@ class AsyncStream:
         try:
             while True:
                 try:
-                    async for chunk in self._chunks():
-                        yield chunk
+                    async with aclosing(self._chunks()) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
                     return
                 except DeadlineExceeded:
                     raise
@@ -69,12 +70,13 @@ class AsyncStream:
     async def __aexit__(self, *_: object) -> None:
         await self.cancel()
 
-    async def _chunks(self) -> AsyncIterator[Chunk]:
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         first = await self._begin()
         if first is not None:
-            yield self._attempts.checked(first)
-            async for chunk in self._rest:
-                yield self._attempts.checked(chunk)
+            async with aclosing(self._rest):
+                yield self._attempts.checked(first)
+                async for chunk in self._rest:
+                    yield self._attempts.checked(chunk)
 
     async def _begin(self) -> Chunk | None:
         """The first chunk, from whichever model and server gives one."""

@@ -113,8 +113,9 @@ class Attempts(Generic[T]):
             self._error = error
 
     def checked(self, chunk: Chunk) -> Chunk:
-        """`chunk`; raises `DeadlineExceeded` if the server says that the call's time is over."""
-        if chunk.finish_reason == "deadline" and self._is_shortened:
+        """`chunk`; raises `DeadlineExceeded` if the call's time is over."""
+        is_late = not chunk.finish_reason and not self.deadline.is_within(0)
+        if is_late or (chunk.finish_reason == "deadline" and self._is_shortened):
             raise self.deadline.exceeded()
         return chunk
 

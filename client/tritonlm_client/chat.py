@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from tritonlm_client.async_stream import AsyncStream
-from tritonlm_client.conversation import Conversation
+from tritonlm_client.conversation import Conversation, answer_of
 from tritonlm_client.results import Chunk
 from tritonlm_client.stream import Stream
 
@@ -20,14 +20,14 @@ class Chat(Conversation):
 
     def ask(self, question: str, **options: Any) -> Iterator[Chunk]:
         """The answer to `question`; what of it was read is kept when the iteration ends."""
-        texts = []
+        said: list[Chunk] = []
         try:
             with self._open_stream(self.with_question(question), **options) as stream:
                 for chunk in stream:
-                    texts.append(chunk.text)
+                    said.append(chunk)
                     yield chunk
         finally:
-            self.add(question, "".join(texts))
+            self.add(question, answer_of(said))
 
 
 class AsyncChat(Conversation):
@@ -37,13 +37,13 @@ class AsyncChat(Conversation):
         super().__init__(system)
         self._open_stream = open_stream
 
-    async def ask(self, question: str, **options: Any) -> AsyncIterator[Chunk]:
+    async def ask(self, question: str, **options: Any) -> AsyncGenerator[Chunk, None]:
         """The answer to `question`; what of it was read is kept when the iteration ends."""
-        texts = []
+        said: list[Chunk] = []
         try:
             async with self._open_stream(self.with_question(question), **options) as stream:
                 async for chunk in stream:
-                    texts.append(chunk.text)
+                    said.append(chunk)
                     yield chunk
         finally:
-            self.add(question, "".join(texts))
+            self.add(question, answer_of(said))

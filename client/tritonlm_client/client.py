@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 from tenacity import Retrying
 
@@ -69,6 +69,18 @@ class Client:
     def stream(self, prompt: Prompt, *, timeout_s: float | None = None, **options: Any) -> Stream:
         """The answer to `prompt` in chunks as they come; arguments and errors as for `generate`."""
         return self._open(prompt, options, timeout_s, True)
+
+    @overload
+    def batch(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
+        keep_errors: Literal[False] = False, timeout_s: float | None = None, **options: Any,
+    ) -> Iterator[Completion]: ...
+
+    @overload
+    def batch(
+        self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,
+        keep_errors: bool, timeout_s: float | None = None, **options: Any,
+    ) -> Iterator[Completion | ServingError]: ...
 
     def batch(
         self, prompts: Iterable[Prompt], *, concurrency: int = 16, progress: bool = False,

@@ -10,6 +10,8 @@ from tritonlm_client.address import Address
 
 CALL_TIMEOUT_S = 10.0
 """How long a server may take to say anything but the answer to a prompt."""
+HANG_UP_TIMEOUT_S = 1.0
+"""How long who hangs up waits for a server to hear of it."""
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tritonlm_client.results import Chunk
+
 
 class Conversation:
     """The messages so far; a question stays only if something was answered to it."""
@@ -23,3 +27,10 @@ class Conversation:
     def reset(self) -> None:
         """Forget all but the system message."""
         self.messages = list(self._opening)
+
+
+def answer_of(chunks: Sequence[Chunk]) -> str:
+    """The text of an answer's first sequence; one that was begun again counts from there."""
+    first = [chunk for chunk in chunks if chunk.sequence_index == 0]
+    begun = max((place for place, chunk in enumerate(first) if chunk.index == 0), default=0)
+    return "".join(chunk.text for chunk in first[begun:])

@@ -14,9 +14,9 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonlm.errors import ServingError
 from tritonlm_client import one_response
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S, open_channels
+from tritonlm_client.connection import CALL_TIMEOUT_S, HANG_UP_TIMEOUT_S, open_channels
 from tritonlm_client.errors import from_rpc, rpc_errors
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request, may_run_on
 from tritonlm_client.responses import Answer, model_info, tensors_of
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
@@ -30,6 +30,7 @@ class GrpcCall:
         self._request = request
         self._call = call
         self._answer = Answer()
+        self._is_over = False
         self._is_cancelled = False
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -40,17 +41,20 @@ class GrpcCall:
             self._answer.end()
         except grpc.RpcError as error:
             if not self._is_cancelled:
-                raise from_rpc(self._transport.url, error) from None
+                failure = from_rpc(self._transport.url, error)
+                self._is_over = not may_run_on(self._request, failure)
+                raise failure from None
 
     def cancel(self) -> None:
         """Hang up; where the running request does not hear of that, cancel it by its id."""
-        if self._is_cancelled or self._answer.is_finished:
+        if self._is_cancelled or self._is_over or self._answer.is_finished:
             return
         self._is_cancelled = True
         self._call.cancel()
         if self._request.model in CANCEL_MODELS:
             with suppress(ServingError):
-                self._transport.cancel(self._request.model, self._request.id)
+                self._transport.cancel(self._request.model, self._request.id,
+                                       HANG_UP_TIMEOUT_S)
 
 
 class GrpcTransport:
@@ -74,9 +78,11 @@ class GrpcTransport:
         with rpc_errors(self.url):
             return tensors_of(self._stub.ModelInfer(request.as_protobuf(), timeout=timeout_s))
 
-    def cancel(self, model: str, request_id: str) -> None:
+    def cancel(
+        self, model: str, request_id: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
+        for _ in self.stream(cancel_request(model, request_id), timeout_s):
             pass
 
     def models(self) -> list[ModelInfo]:

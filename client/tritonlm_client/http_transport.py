@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx2
 
-from tritonlm.errors import ServingError, Unavailable
+from tritonlm.errors import ServingError
 from tritonlm_client import http_wire as wire
 from tritonlm_client.address import Address
-from tritonlm_client.connection import CALL_TIMEOUT_S
-from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request
+from tritonlm_client.connection import CALL_TIMEOUT_S, HANG_UP_TIMEOUT_S
+from tritonlm_client.requests import CANCEL_MODELS, Request, cancel_request, may_run_on
 from tritonlm_client.results import Chunk, ModelInfo
 from tritonlm_client.transport import Tensors
 
@@ -29,7 +29,8 @@ class HttpCall:
         self._request = request
         self._timeout_s = timeout_s
         self._response: httpx2.Response | None = None
-        self._is_finished = False
+        self._is_sent = False
+        self._is_over = False
         self._is_cancelled = False
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -37,28 +38,30 @@ class HttpCall:
         try:
             with wire.http_errors(self._transport.url):
                 yield from self._chunks()
-            self._is_finished = True
+            self._is_over = True
         except ServingError as error:
             if not self._is_cancelled:
-                self._is_finished = not isinstance(error, Unavailable)
+                self._is_over = not may_run_on(self._request, error)
                 raise
 
     def cancel(self) -> None:
         """Hang up; where the running request does not hear of that, cancel it by its id."""
-        if self._is_cancelled or self._is_finished:
+        if self._is_cancelled or self._is_over:
             return
         self._is_cancelled = True
         if self._response is not None:
             with suppress(OSError):  # a thread that reads wakes up
                 self._response.extensions["network_stream"].get_extra_info("socket").shutdown(
                     socket.SHUT_RDWR)
-        if self._response is None or self._request.model in CANCEL_MODELS:
+        if self._is_sent and (self._response is None or self._request.model in CANCEL_MODELS):
             with suppress(ServingError):
-                self._transport.cancel(self._request.model, self._request.id)
+                self._transport.cancel(self._request.model, self._request.id,
+                                       HANG_UP_TIMEOUT_S)
 
     def _chunks(self) -> Iterator[Chunk]:
         if self._is_cancelled:
             return
+        self._is_sent = True
         path = wire.model_path(self._request.model, "generate_stream")
         with self._transport.http.stream(
                 "POST", path, json=wire.text_body(self._request),
@@ -69,12 +72,10 @@ class HttpCall:
             if response.status_code != httpx2.codes.OK:
                 response.read()
                 raise wire.failure(self._transport.url, response.status_code, response.text)
-            ends = wire.Ends(self._request)
-            for line in response.iter_lines():
-                for chunk in wire.event_chunks(line):
-                    ends.note(chunk)
-                    yield chunk
-            ends.check()
+            answer = wire.Answer(self._request)
+            for piece in response.iter_bytes():
+                yield from answer.read(piece)
+            answer.end()
 
 
 class HttpTransport:
@@ -96,9 +97,11 @@ class HttpTransport:
         return wire.infer_tensors(self._post(wire.model_path(request.model, "infer"),
                                              wire.infer_body(request), timeout_s))
 
-    def cancel(self, model: str, request_id: str) -> None:
+    def cancel(
+        self, model: str, request_id: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
-        for _ in self.stream(cancel_request(model, request_id), CALL_TIMEOUT_S):
+        for _ in self.stream(cancel_request(model, request_id), timeout_s):
             pass
 
     def models(self) -> list[ModelInfo]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from tritonlm import contract
-from tritonlm.errors import ServingError, Unavailable, from_code
+from tritonlm.errors import EngineFailure, ServingError, Unavailable, from_code
 from tritonlm_client.connection import CALL_TIMEOUT_S
 from tritonlm_client.errors import DeadlineExceeded, from_message
 from tritonlm_client.requests import DTYPES, Request
@@ -67,8 +67,8 @@ def event_chunks(line: str) -> list[Chunk]:
     return chunks_of(_outputs(event))
 
 
-class Ends:
-    """Which sequences of an answer are over: the end of a body says nothing of that."""
+class Answer:
+    """Reads the body of `generate_stream`, whose end does not say which sequences are over."""
 
     def __init__(self, request: Request) -> None:
         """Of one that is not told why its sequences end, none is waited for."""
@@ -76,13 +76,17 @@ class Ends:
         self._open = set(range(1 if number is None else int(number.item())))
         if is_told is not None and not is_told.item():
             self._open.clear()
+        self._line = b""
 
-    def note(self, chunk: Chunk) -> None:
-        """It has come."""
-        if chunk.finish_reason:
-            self._open.discard(chunk.sequence_index)
+    def read(self, piece: bytes) -> list[Chunk]:
+        """The chunks in the next bytes; raises the error that they carry."""
+        # At \n alone: in a text may be what else ends a line, such as U+2028.
+        *lines, self._line = (self._line + piece).split(b"\n")
+        chunks = [chunk for line in lines for chunk in event_chunks(line.decode())]
+        self._open -= {chunk.sequence_index for chunk in chunks if chunk.finish_reason}
+        return chunks
 
-    def check(self) -> None:
+    def end(self) -> None:
         """Nothing more will come; raises `Unavailable` if something should have."""
         if self._open:
             raise Unavailable("the answer ended before it was whole")
@@ -119,6 +123,8 @@ def http_errors(url: str) -> Iterator[None]:
         raise DeadlineExceeded(f"{url}: Deadline exceeded") from None
     except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
         raise Unavailable(f"{url}: {error or type(error).__name__}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EngineFailure(f"{url}: it does not answer as Triton does: {error}") from None
 
 
 def model_infos(text: str, configs: Mapping[str, Mapping[str, Any]]) -> list[ModelInfo]:

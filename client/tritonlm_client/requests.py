@@ -14,8 +14,9 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.utils import serialize_byte_tensor
 
 from tritonlm import contract
-from tritonlm.errors import InvalidArgument
+from tritonlm.errors import InvalidArgument, ServingError, Unavailable
 from tritonlm.options import ALIASES, INT32_MAX, NO_TENSORS, OPTIONS
+from tritonlm_client.errors import DeadlineExceeded
 
 Prompt: TypeAlias = (
     str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Sequence[int]
@@ -91,6 +92,12 @@ def cancel_request(model: str, request_id: str) -> Request:
     tensors = {"request_id": _option_tensor("request_id", request_id),
                "cancel": _option_tensor("cancel", True)}
     return Request(CANCEL_MODELS.get(model, model), uuid4().hex, tensors)
+
+
+def may_run_on(request: Request, error: ServingError) -> bool:
+    """Whether a request that failed may go on at its server, which was told when its time ends."""
+    is_lost = isinstance(error, Unavailable) and not isinstance(error, DeadlineExceeded)
+    return is_lost and request.model in CANCEL_MODELS
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

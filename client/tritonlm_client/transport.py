@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Transport(Protocol):
     def infer(self, request: Request, timeout_s: float | None) -> Tensors:
         """The answer of a model that answers once; raises `ServingError`."""
 
-    def cancel(self, model: str, request_id: str) -> None:
+    def cancel(self, model: str, request_id: str, timeout_s: float = ...) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
 
     def models(self) -> list[ModelInfo]:
@@ -52,7 +52,7 @@ class Transport(Protocol):
 class AsyncCall(Protocol):
     """As `Call`, for asyncio."""
 
-    def __aiter__(self) -> AsyncIterator[Chunk]:
+    def __aiter__(self) -> AsyncGenerator[Chunk, None]:
         """The chunks; raises `ServingError`."""
 
     async def cancel(self) -> None:
@@ -68,7 +68,7 @@ class AsyncTransport(Protocol):
     async def infer(self, request: Request, timeout_s: float | None) -> Tensors:
         """The answer of a model that answers once; raises `ServingError`."""
 
-    async def cancel(self, model: str, request_id: str) -> None:
+    async def cancel(self, model: str, request_id: str, timeout_s: float = ...) -> None:
         """End a request; raises `NotFound` if nothing of that id runs."""
 
     async def models(self) -> list[ModelInfo]:

@@ -43,8 +43,13 @@ class InvalidArgument(ServingError):
 
     @property
     def field(self) -> str:
-        """The name of the refused field."""
-        return self.message.partition(":")[0]
+        """The name of the refused field; empty where the message is Triton's own."""
+        name, _, told = self.message.partition(": ")
+        return name if " is not allowed; " in told else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes back whole from another process."""
+        return from_code, (self.code, self.message)
 
 
 class NotFound(ServingError):

@@ -8,7 +8,8 @@ from calls import WAIT_S
 from triton_service import chunk, failure, serve, tensors
 
 from tritonlm.errors import InvalidArgument
-from tritonlm_client import AsyncClient, Client, Completion
+from tritonlm_client import AsyncClient, Chunk, Client, Completion, Retry
+from tritonlm_client.conversation import answer_of
 
 PROMPTS = [f"prompt {number}" for number in range(20)]
 
@@ -199,3 +200,22 @@ def test_a_chat_forgets_a_question_that_got_no_answer():
         with pytest.raises(InvalidArgument):
             list(chat.ask("Who?"))
         assert chat.messages == []
+
+
+def test_a_chat_keeps_an_answer_that_was_begun_again_once():
+    def broken_once(request, context):
+        yield chunk("Who ")
+        if len(triton.requests) == 1:
+            yield failure("UNAVAILABLE: the engine was lost")
+        yield chunk("goes?", index=1, finish_reason="stop", is_final=True)
+    with serve(broken_once) as triton, Client(
+            triton.url, retry=Retry(after_first_token=True)) as client:
+        chat = client.chat()
+        assert [piece.text for piece in chat.ask("Hi")] == ["Who ", "Who ", "goes?"]
+        assert chat.messages[-1]["content"] == "Who goes?"
+
+
+def test_a_chat_keeps_the_first_of_several_answers():
+    def piece(text, index, sequence_index):
+        return Chunk(text, (1,), index, "", 1, 1, sequence_index)
+    assert answer_of([piece("a", 0, 0), piece("x", 0, 1), piece("b", 1, 0)]) == "ab"

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 
+import grpc
 import pytest
 from calls import MIXED, WAIT_S, endless, script_of
 from tests.drills.waiting import until
@@ -13,7 +14,7 @@ from triton_service import chunk, empty_final, failure, serve, tensors
 
 from tritonlm.contract import ANSWER
 from tritonlm.errors import NotFound, Unavailable
-from tritonlm_client import AsyncClient, Client
+from tritonlm_client import AsyncClient, Client, DeadlineExceeded
 
 
 def test_leaving_the_loop_hangs_up():
@@ -94,6 +95,12 @@ def ensemble_script(request, context):
         else endless(request, context)
 
 
+def lose_all_but_cancels(request, context):
+    if "cancel" not in tensors(request):
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    yield empty_final()
+
+
 def cancels(triton):
     return [(request.model_name, tensors(request)["request_id"]) for request in triton.requests
             if "cancel" in tensors(request)]
@@ -138,11 +145,19 @@ async def test_a_cancelled_task_hangs_up_on_a_model_with_one_response():
             assert await asyncio.to_thread(triton.hung_up.get, timeout=WAIT_S) == "mine"
 
 
-def test_a_deadline_on_an_ensemble_cancels_inside_it(api):
-    with serve(ensemble_script) as triton:
-        with pytest.raises(Unavailable):
+def test_an_ensemble_is_told_the_deadline_and_cancelled_no_more(api):
+    with serve(slow) as triton:
+        with pytest.raises(DeadlineExceeded):
             api.call(triton.url, "generate", "Hi", model="text_generation", timeout_s=0.5,
                      request_id="mine")
+        assert 1 <= tensors(triton.requests[0])["timeout_ms"][0][0] <= 500
+        assert cancels(triton) == []
+
+
+def test_a_lost_connection_to_an_ensemble_cancels_inside_it(api):
+    with serve(lose_all_but_cancels) as triton:
+        with pytest.raises(Unavailable):
+            api.call(triton.url, "generate", "Hi", model="text_generation", request_id="mine")
         assert cancels(triton) == [("generate", [[b"mine"]])]
 
 

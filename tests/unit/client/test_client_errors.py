@@ -1,7 +1,16 @@
+import pickle
+
 import grpc
 import pytest
 
-from tritonlm.errors import EngineFailure, InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm.errors import (
+    EngineFailure,
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unavailable,
+    from_code,
+)
 from tritonlm_client.errors import DeadlineExceeded, from_message, from_rpc
 
 ERRORS = [InvalidArgument("max_tokens", 0, "allowed: 1"), NotFound("no request x"),
@@ -68,3 +77,18 @@ def test_a_call_that_failed_names_the_server_or_is_what_the_model_answered(
         code, details, expected):
     raised = from_rpc("a:1", Lost(code, details))
     assert (type(raised), raised.message) == (type(expected), expected.message)
+
+
+@pytest.mark.parametrize("error", [
+    InvalidArgument("top_p", 2.0, "allowed: 0 to 1"), NotFound("no model"), Unavailable("full"),
+    DeadlineExceeded("late")])
+def test_an_error_comes_back_whole_from_another_process(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.message) == (type(error), error.message)
+
+
+def test_the_server_s_own_words_name_no_field():
+    told = "unexpected inference input 'a' for model 'b'"
+    assert from_message(told).field == ""
+    assert from_code("INVALID_ARG", f"localhost:8001: {told}").field == ""
+    assert from_message("INVALID_ARG: prompt 2: 'x' is not allowed; allowed: y").field == "prompt 2"

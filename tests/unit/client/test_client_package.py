@@ -1,7 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+import tritonlm
 import tritonlm_client
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_client_loads_neither_torch_nor_transformers():
@@ -14,3 +20,10 @@ def test_the_client_loads_neither_torch_nor_transformers():
 def test_every_public_name_is_there():
     assert all(hasattr(tritonlm_client, name) for name in tritonlm_client.__all__)
     assert sorted(tritonlm_client.__all__) == tritonlm_client.__all__
+
+
+@pytest.mark.parametrize("package", [tritonlm, tritonlm_client])
+def test_a_user_s_type_checker_is_told_that_there_are_types(package):
+    assert (Path(package.__file__).parent / "py.typed").exists()
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert f'"{package.__name__}" = ["py.typed"]' in settings
