@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 import time
+from types import TracebackType
 from typing import Any
 
 FORMS = ("text", "json")
 PREFIX = "tritonlm: "
 """Lines for people begin with it."""
+OURS = "tritonlm"
 JSON_START = '{"time": '
 """Lines of JSON begin with it."""
 
@@ -20,21 +22,38 @@ def fields(**told: Any) -> dict[str, Any]:
     return {"fields": told}
 
 
-def configure(process: str, form: str, logger: str = "tritonlm") -> None:
-    """Have what `logger` logs written, in one of `FORMS`; `process` says by whom."""
+def configure(process: str, form: str, logger: str = "") -> None:
+    """Have what `logger` logs written, in one of `FORMS`; `process` says by whom.
+
+    Without a name that is all that we log, warnings of our libraries, and what nobody caught.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    handler.set_name(OURS)
     handler.setFormatter(_Json(process) if form == "json" else _Text())
     log = logging.getLogger(logger)
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
+    log.handlers[:] = [*(each for each in log.handlers if each.get_name() != OURS), handler]
+    logging.getLogger(logger or OURS).setLevel(logging.INFO)
+    if not logger:
+        sys.excepthook = _tell_uncaught
 
 
 def json_line(process: str, message: str, level: str = "info", **told: Any) -> str:
-    """A line of JSON."""
+    """A line of JSON, in ASCII: where no locale is set, as in images, stubs can write no more."""
     now_s = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s % 1 * 1e3):03}Z"
     return json.dumps({"time": stamp, "level": level, "process": process, "message": message,
-                       **told}, ensure_ascii=False, default=str)
+                       **told}, default=str)
+
+
+def _tell_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What ends a process is a line of its log as everything else; Ctrl-C is no fault."""
+    if issubclass(kind, Exception):
+        logging.getLogger(OURS).critical("ended by an error: %s: %s", kind.__name__, error,
+                                         exc_info=(kind, error, trace))
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Json(logging.Formatter):
@@ -50,8 +69,10 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__(PREFIX + "%(message)s")
+    def format(self, record: logging.LogRecord) -> str:
+        source = "" if record.name.startswith(OURS) else f"{record.name}: "
+        text = source + super().format(record)
+        return PREFIX + text.replace("\n", f"\n{PREFIX}")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         told = getattr(record, "fields", {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from datetime import datetime, timezone
 
 import pytest
@@ -50,3 +52,44 @@ def test_an_exception_is_part_of_its_line(told):
 
     line = told("json", fail)
     assert "KeyError: 'secret'" in json.loads(line)["exception"]
+
+
+UNCAUGHT = r"""
+import logging, sys
+from tritonlm import logs
+logs.configure("engine 0", sys.argv[1])
+logging.getLogger("opentelemetry").warning("the collector\nis silent")
+logging.getLogger("opentelemetry").info("a detail")
+logging.getLogger("tritonlm.part").info("gr\u00fcn", extra=logs.fields(request_id="\u00fc"))
+raise KeyError("missing")
+"""
+
+
+@pytest.fixture(params=["C", "C.UTF-8"])
+def lines_of(request):
+    """The log of a process that ends by an error, as an image's variables have it or not."""
+    def run(form):
+        environ = {"LC_ALL": request.param, "PYTHONIOENCODING": ":backslashreplace",
+                   "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        done = subprocess.run([sys.executable, "-c", UNCAUGHT, form], capture_output=True,
+                              check=False, env=environ)
+        assert done.returncode == 1
+        return done.stderr.decode().splitlines()
+    return run
+
+
+def test_libraries_and_what_ends_a_process_are_told_in_json_too(lines_of):
+    told = [json.loads(line) for line in lines_of("json")]
+    assert [(each["level"], each["message"]) for each in told] == [
+        ("warning", "the collector\nis silent"), ("info", "gr\u00fcn"),
+        ("critical", "ended by an error: KeyError: 'missing'")]
+    assert told[1]["request_id"] == "\u00fc"
+    assert told[2]["exception"].endswith("KeyError: 'missing'")
+
+
+def test_each_line_for_people_says_that_it_is_ours(lines_of):
+    """Who shows a server's log by the beginnings of lines shows why an engine has ended."""
+    lines = lines_of("text")
+    assert all(line.startswith(logs.PREFIX) for line in lines)
+    assert lines[0] == "tritonlm: opentelemetry: the collector"
+    assert lines[-1] == "tritonlm: KeyError: 'missing'"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable
 
 EXIT_CODE = 70
+LOG = logging.getLogger(__name__)
 
 
 def vital_thread(run: Callable[[], None], name: str) -> threading.Thread:
@@ -15,8 +16,9 @@ def vital_thread(run: Callable[[], None], name: str) -> threading.Thread:
     def run_or_end() -> None:
         try:
             run()
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            LOG.critical("the %s has ended, and its process with it: %r", name, error,
+                         exc_info=True)
             os._exit(EXIT_CODE)
 
     return threading.Thread(target=run_or_end, name=name, daemon=True)

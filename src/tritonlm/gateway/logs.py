@@ -9,8 +9,7 @@ from tritonlm import logs
 
 def configure(form: str) -> None:
     """Have what we and our libraries log written, in one of `logs.FORMS`."""
-    for logger in ("tritonlm", "uvicorn", "asyncio"):
-        logs.configure("gateway", form, logger)
+    logs.configure("gateway", form)
     access = logging.getLogger("tritonlm.access")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
