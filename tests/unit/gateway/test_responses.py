@@ -92,6 +92,15 @@ async def test_an_answer_can_be_sent_back(gateway):
         {"role": "assistant", "content": "Rain."}, {"role": "user", "content": "And now?"}]
 
 
+async def test_an_answer_can_be_sent_back_as_the_sdk_has_parsed_it(gateway):
+    async with gateway(says('{"name": "Ulm"}')) as (url, server), sdk(url) as client:
+        first = await client.responses.parse(model="generate", input="Where?", text_format=City)
+        await client.responses.create(model="generate", input=[*first.output, {
+            "role": "user", "content": "And now?"}])
+    [said, _] = json.loads(tensors(server.requests[1])["messages"][0][0])
+    assert said == {"role": "assistant", "content": '{"name": "Ulm"}'}
+
+
 @pytest.mark.parametrize(("fields", "param"), [
     ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"store": True}, "store"),
     ({"background": True}, "background"), ({"truncation": "auto"}, "truncation"),

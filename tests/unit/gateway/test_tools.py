@@ -4,6 +4,7 @@ import json
 
 import openai
 import pytest
+from pydantic import BaseModel
 from tests.fakes.triton_service import chunk, tensors
 
 from tritonlm.gateway.openai.tool_parsers import PARSERS, ToolCall
@@ -113,6 +114,34 @@ async def test_the_sdk_gets_calls_in_a_stream(gateway):
         assert [(call.function.name, call.function.arguments)
                 for call in choice.message.tool_calls] == CALLS
         assert len({call.id for call in choice.message.tool_calls}) == 2
+
+
+class City(BaseModel):
+    city: str
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(("text", "form"), [
+    ('{"city": "Köln"}', {"response_format": City}),
+    ('<tool_call>{"name": "City", "arguments": {"city": "Köln"}}</tool_call>',
+     {"tools": [openai.pydantic_function_tool(City)], "tool_choice": "required"})])
+async def test_what_the_sdk_has_parsed_can_be_sent_back(gateway, text, form, is_stream):
+    ask = {"model": "generate", "messages": QUESTION, **form}
+    async with gateway(says(text), tool_parser="hermes") as (url, server), openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none") as client:
+        if is_stream:
+            async with client.chat.completions.stream(**ask) as stream:
+                answer = await stream.get_final_completion()
+        else:
+            answer = await client.chat.completions.parse(**ask)
+        message = answer.choices[0].message
+        parsed = (message.tool_calls[0].function.parsed_arguments if message.tool_calls
+                  else message.parsed)
+        assert parsed == City(city="Köln")
+        await client.chat.completions.create(model="generate", messages=[*QUESTION, message])
+    sent = json.loads(tensors(server.requests[1])["messages"][0][0])[1]
+    assert "Köln" in json.dumps(sent, ensure_ascii=False)
+    assert "parsed" not in json.dumps(sent)
 
 
 async def test_without_a_call_an_answer_is_as_ever(gateway):

@@ -26,6 +26,8 @@ class FunctionCall(Body, frozen=True):
     name: str
     arguments: str
     """JSON."""
+    parsed_arguments: Any = None
+    """The same, as OpenAI's SDK has parsed it; it sends both back."""
 
 
 class SentToolCall(Body, frozen=True):
@@ -50,6 +52,8 @@ class Message(Body, frozen=True):
     annotations: None = None
     audio: None = None
     function_call: None = None
+    parsed: Any = None
+    """The content, as OpenAI's SDK has parsed it; it sends both back."""
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ class InputText(Body, frozen=True):
     # Parts of an answer of ours, which clients send back as it was.
     annotations: list[None] | None = None
     logprobs: list[None] | None = None
+    parsed: Any = None
+    """The text, as OpenAI's SDK has parsed it; it sends both back."""
 
 
 class InputMessage(Body, frozen=True):
