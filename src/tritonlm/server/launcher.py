@@ -24,6 +24,7 @@ from tritonlm.server import (
     runtime,
     task_models,
 )
+from tritonlm.server.log import Log
 from tritonlm.server.run_directory import RunDirectory
 from tritonlm.server.runtime import Runtime
 from tritonlm.server.settings import ServerSettings
@@ -34,6 +35,9 @@ STORE_HTTP_THREADS = 32
 keep all calls but inferences waiting, health checks among them."""
 STUB_TIMEOUT_S = 120
 """For starting a Python model's process on a cold and busy machine; loading it is not bounded."""
+
+MAX_LOG_BYTES = 64 * 2**20
+"""Of a log that nobody has asked for: what concerns people was shown as it came."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,14 @@ def launch(
     run = run_directory.create()
     with reaper.guard(run):
         repositories = [plan.store] if plan.store else _render(plan, run, sources)
-        log_path = plan.settings.log_file or run.log
-        process = _start(plan, run, repositories, log_path)
-        server = TritonServer(process, plan.settings, run.path, log_path, report)
+        log = _open_log(plan.settings.log_file, run)
+        process = _start(plan, run, repositories, log.path)
+        server = TritonServer(process, plan.settings, run.path, log, report)
         try:
             server.wait_until_ready(has_models=plan.store is None)
             yield server
         except StartFailure as failure:
-            kept = log_path if plan.settings.log_file else run.keep_log()
+            kept = plan.settings.log_file or run.keep_log()
             raise type(failure)(f"{failure.message} (log: {kept})") from None
         finally:
             server.stop()
@@ -120,11 +124,19 @@ def _render(plan: Launch, run: RunDirectory, sources: tuple[Path, ...]) -> list[
     return rendered + repository.render_tasks(target, plan.tasks, has_cache)
 
 
+def _open_log(log_file: Path | None, run: RunDirectory) -> Log:
+    """What the server is to write to; what a `log_file` has of earlier servers stays."""
+    try:
+        return Log(log_file) if log_file else Log(run.log, MAX_LOG_BYTES)
+    except OSError as error:
+        raise StartFailure(f"--log-file {log_file or run.log}: {error.strerror}") from None
+
+
 def _start(
     plan: Launch, run: RunDirectory, repositories: list[Path], log_path: Path
 ) -> subprocess.Popen[bytes]:
     try:
-        with log_path.open("wb") as log_file:
+        with log_path.open("ab") as log_file:
             return subprocess.Popen(
                 _command(plan, run, repositories), env=_environment(plan, run),
                 stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,

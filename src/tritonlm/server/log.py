@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -16,21 +17,36 @@ TRACEBACK_START = r"\n\nAt:"
 
 
 class Log:
-    """A log file, read a piece at a time."""
+    """A file that servers append to, read a piece at a time from where it ended before."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+        """A file of more than `max_bytes` is emptied once it is read; raises `OSError`."""
+        path.touch()
+        self.path = path
+        self._max_bytes = max_bytes
+        self._file = path.open("rb", buffering=0)  # a buffer would know what was there before
+        self._file.seek(0, os.SEEK_END)
         self._partial = b""
         self.failure: str | None = None
         """The first reason found in the lines read so far of why the server cannot be used."""
 
     def new_lines(self) -> list[str]:
         """The whole lines written since the last call."""
-        *whole, self._partial = (self._partial + self._file.read()).split(b"\n")
+        *whole, self._partial = (self._partial + self._read()).split(b"\n")
         lines = [line.decode(errors="replace") for line in whole]
         for line in lines:
             self.failure = self.failure or failure(line)
         return lines
+
+    def _read(self) -> bytes:
+        """What has come; from the beginning if somebody has emptied the file, as logrotate does."""
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():
+            self._file.seek(0)
+        text = self._file.read()
+        if self._max_bytes is not None and self._file.tell() > self._max_bytes:
+            os.truncate(self.path, 0)  # a line that comes just now is lost
+            self._file.seek(0)
+        return text
 
     def close(self) -> None:
         """Close the file; it may be read no more."""

@@ -47,7 +47,7 @@ class ServerSettings:
     tritonserver: Path | None = None
     """Folder of an installed tritonserver; without it /opt/tritonserver, else a wheel's."""
     log_file: Path | None = None
-    """Where the server's log is kept; without it, it is kept only if the server fails."""
+    """Where the server's log is added to; without it, it is kept only if the server fails."""
     verbose: bool = False
     """Show the server's log."""
 

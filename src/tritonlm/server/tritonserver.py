@@ -29,13 +29,18 @@ class TritonServer:
 
     def __init__(
         self, process: subprocess.Popen[bytes], settings: ServerSettings, run_dir: Path,
-        log_path: Path, report: Callable[[str], None],
+        server_log: log.Log, report: Callable[[str], None],
     ) -> None:
-        self.run_dir, self.log_path = run_dir, log_path
+        self.run_dir = run_dir
         self._process, self._settings, self._report = process, settings, report
-        self._log = log.Log(log_path)
+        self._log = server_log
         self._stubs: dict[psutil.Process, str] = {}
         self._lost_model = ""
+
+    @property
+    def log_path(self) -> Path:
+        """The file that the server and its models write their log to."""
+        return self._log.path
 
     @property
     def pid(self) -> int:

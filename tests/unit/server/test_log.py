@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from tritonlm.server import log
@@ -42,23 +45,55 @@ def test_progress_is_what_concerns_people(line, shown):
     assert log.progress(line) == shown
 
 
-def test_lines_are_given_once_they_are_whole(tmp_path):
+@pytest.fixture
+def file(tmp_path):
+    """A log that has something of an earlier server, and what a server appends with."""
     path = tmp_path / "log"
-    path.touch()
-    reader = log.Log(path)
+    path.write_text(f"{FAILED_LOAD}\n")
     with path.open("ab", buffering=0) as file:
-        for written, lines in ((b"one\ntw", ["one"]), (b"", []), (b"o \xc3", []),
-                               (b"\xa4\n\nend", ["two ä", ""])):
-            file.write(written)
-            assert reader.new_lines() == lines
+        yield file
+
+
+@pytest.fixture
+def reader(file):
+    reader = log.Log(Path(file.name))
+    yield reader
     reader.close()
 
 
-def test_the_first_failure_is_kept(tmp_path):
-    path = tmp_path / "log"
-    path.write_text("\n".join([HARMLESS, FAILED_LOAD, MISSING_MODULE, ""]))
-    reader = log.Log(path)
+def test_lines_are_given_once_they_are_whole(file, reader):
+    for written, lines in ((b"one\ntw", ["one"]), (b"", []), (b"o \xc3", []),
+                           (b"\xa4\n\nend", ["two ä", ""])):
+        file.write(written)
+        assert reader.new_lines() == lines
+
+
+def test_the_first_failure_of_this_server_is_kept(file, reader):
+    file.write("\n".join([HARMLESS, MISSING_MODULE, FAILED_LOAD, ""]).encode())
     assert reader.failure is None
     reader.new_lines()
-    assert reader.failure == log.failure(FAILED_LOAD)
+    assert reader.failure == log.failure(MISSING_MODULE)
+
+
+def test_a_log_that_is_rotated_is_read_on(file, reader):
+    """As logrotate's copytruncate does."""
+    for number in range(3):
+        file.write(b"before %d\n" % number)
+    assert len(reader.new_lines()) == 3
+    os.truncate(file.name, 0)
+    assert reader.new_lines() == []
+    file.write(b"after\n")
+    assert reader.new_lines() == ["after"]
+
+
+def test_a_log_does_not_grow_beyond_its_bound(file):
+    reader, line, sizes = log.Log(Path(file.name), 1000), b"x" * 99 + b"\n", []
+    seen = []
+    for _ in range(100):
+        file.write(line)
+        seen += reader.new_lines()
+        sizes.append(os.path.getsize(file.name))
     reader.close()
+    assert seen == [line.decode().strip()] * 100
+    assert max(sizes) <= 1000
+    assert sizes.count(0) > 5
