@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 from prometheus_client import (
     REGISTRY,
@@ -76,10 +77,19 @@ def page() -> bytes:
     return generate_latest(_AllWorkers() if FOLDER_VARIABLE in os.environ else REGISTRY)
 
 
+def _forget_killed_workers() -> None:
+    """What workers had under way that could not say that they end."""
+    for file in Path(os.environ[FOLDER_VARIABLE]).glob("gauge_live*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path("/proc", pid).exists():
+            multiprocess.mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+
+
 class _AllWorkers:
     """What all workers have counted, but for what they have forgotten."""
 
     def collect(self) -> Iterator[Metric]:
+        _forget_killed_workers()
         workers = multiprocess.MultiProcessCollector(None)  # type: ignore[no-untyped-call]
         for metric in workers.collect():  # type: ignore[no-untyped-call]
             metric.samples = [each for each in metric.samples if not math.isnan(each.value)]

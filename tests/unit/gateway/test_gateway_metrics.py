@@ -18,6 +18,21 @@ for name in ("gone:8001", "here:8001"):
 metrics.forget_server("gone:8001")
 print(metrics.page().decode())
 """
+IS_KILLED = """
+import os, signal
+from tritonlm.gateway import metrics
+metrics.IN_FLIGHT.inc(5)
+metrics.SERVER_UP.labels("a:8001").set(0)
+metrics.REQUESTS.labels("/", "200").inc()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+LIVES_ON = """
+from tritonlm.gateway import metrics
+metrics.IN_FLIGHT.inc(2)
+metrics.SERVER_UP.labels("a:8001").set(1)
+metrics.REQUESTS.labels("/", "200").inc()
+print(metrics.page().decode())
+"""
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/generate_stream",
@@ -42,3 +57,12 @@ def test_a_server_that_has_left_is_not_called_down(shared, tmp_path):
         env=environ | ({metrics.FOLDER_VARIABLE: str(tmp_path)} if shared else {})).stdout
     assert 'tritonlm_gateway_server_up{server="here:8001"} 0.0' in told
     assert 'server_up{server="gone:8001"}' not in told
+
+
+def test_what_a_killed_worker_had_under_way_is_over_and_what_it_did_is_not(tmp_path):
+    environ = os.environ | {metrics.FOLDER_VARIABLE: str(tmp_path)}
+    told = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                           check=False, env=environ).stdout for script in (IS_KILLED, LIVES_ON)][1]
+    assert "\ntritonlm_gateway_requests_in_flight 2.0\n" in told
+    assert '\ntritonlm_gateway_server_up{server="a:8001"} 1.0\n' in told
+    assert '\ntritonlm_gateway_requests_total{path="/",status="200"} 2.0\n' in told
