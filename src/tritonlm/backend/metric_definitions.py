@@ -8,6 +8,8 @@ from tritonlm.engine.messages import STEP_SIZES
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REQUEST_BOUNDS_S = (*LATENCY_BOUNDS_S, 120, 300, 600)
+"""An answer of some thousand tokens takes minutes."""
 TOKEN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -53,7 +55,7 @@ METRICS = {
     "tritonlm_inter_token_seconds": Definition(
         HISTOGRAM, "Time per token after the first", bounds=TOKEN_BOUNDS_S),
     "tritonlm_request_seconds": Definition(
-        HISTOGRAM, "From a request's arrival to its end", bounds=LATENCY_BOUNDS_S),
+        HISTOGRAM, "From a request's arrival to its end", bounds=REQUEST_BOUNDS_S),
     "tritonlm_queue_seconds": Definition(
         HISTOGRAM, "From a request's arrival until the engine begins", bounds=LATENCY_BOUNDS_S),
     "tritonlm_requests_running": Definition(GAUGE, "Requests in the engine's batch", ("engine",)),

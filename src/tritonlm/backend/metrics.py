@@ -28,6 +28,9 @@ from tritonlm.process_memory import resident_bytes
 
 INTERVAL_S = 0.5
 """At least, between two updates."""
+IN_USE = ("tritonlm_engine_memory_bytes", "tritonlm_gpu_memory_used_bytes",
+          "tritonlm_gpu_usage_ratio")
+"""What an engine that is gone uses no more."""
 
 
 class FrontEndMetrics:
@@ -67,7 +70,8 @@ class FrontEndMetrics:
             self._due_s = 0.0  # who asks a new server is told of its engine at once
         self._show_gauges(engine, stats)
         if not stats.num_blocks:  # it is gone
-            self._gauges["tritonlm_engine_memory_bytes", engine] = 0
+            self._gauges |= dict.fromkeys(
+                ((name, engine) for name in IN_USE if (name, engine) in self._gauges), 0.0)
         for name, value in (
             ("tritonlm_prefix_tokens_total", stats.num_prefix_tokens_looked_up),
             ("tritonlm_prefix_hit_tokens_total", stats.num_prefix_tokens_hit),

@@ -30,7 +30,7 @@ FIRST_BYTE_S = Histogram("tritonlm_gateway_first_byte_seconds",
                          "From a request's head to the first byte of its answer's body", ["path"],
                          buckets=BOUNDS_S)
 REQUEST_S = Histogram("tritonlm_gateway_request_seconds", "From a request's head to its end",
-                      ["path"], buckets=BOUNDS_S)
+                      ["path"], buckets=(*BOUNDS_S, 120, 300, 600))
 INPUT_TOKENS = Counter("tritonlm_gateway_input_tokens", "Tokens of prompts", ["model"])
 OUTPUT_TOKENS = Counter("tritonlm_gateway_output_tokens", "Tokens of answers", ["model"])
 

@@ -63,6 +63,7 @@ def test_a_histogram_is_cumulative_counters(metrics):
     assert shown("tritonlm_request_seconds_bucket", le="0.005") == [1]
     assert shown("tritonlm_request_seconds_bucket", le="0.05") == [3]
     assert shown("tritonlm_request_seconds_bucket", le="60") == [3]
+    assert shown("tritonlm_request_seconds_bucket", le="120") == [4], "answers may take minutes"
     assert shown("tritonlm_request_seconds_bucket", le="+Inf") == [4]
     assert shown("tritonlm_request_seconds_count") == [4]
     assert shown("tritonlm_request_seconds_sum") == [pytest.approx(100.061)]
@@ -97,6 +98,15 @@ def test_memory_and_gpu_are_shown(metrics):
     assert shown("tritonlm_gpu_usage_ratio", engine="1") == [0.75]
     process_bytes = psutil.Process().memory_info().rss
     assert shown("tritonlm_front_end_memory_bytes") == [pytest.approx(process_bytes, rel=0.2)]
+
+
+def test_an_engine_that_is_gone_uses_nothing(metrics):
+    metrics.show_resources(EngineResources(1, Resources(5000, 30, 80, 0.75)))
+    metrics.show_engine(EngineStats(1, Stats(0, 0, 0, 0), num_starts=1))
+    metrics.flush(0.0)
+    for name in ("engine_memory_bytes", "gpu_memory_used_bytes", "gpu_usage_ratio"):
+        assert shown(f"tritonlm_{name}", engine="1") == [0]
+    assert shown("tritonlm_gpu_memory_bytes", engine="1") == [80]
 
 
 def test_without_a_gpu_nothing_is_said_of_it(metrics):
