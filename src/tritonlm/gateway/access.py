@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tritonlm.errors import ServingError
 from tritonlm.gateway import upstream
+from tritonlm.gateway.draining import Draining, stopping
 from tritonlm.gateway.failures import BodyTooLarge, error_response
 from tritonlm.gateway.journal import Journal, Record
 from tritonlm.gateway.keys import ApiKey, KeyRing
@@ -55,13 +57,14 @@ class Access:
 
     def __init__(
         self, app: ASGIApp, keys: KeyRing | None, limits: Limits | None, max_body_bytes: int,
-        journal: Journal,
+        journal: Journal, draining: Draining,
     ) -> None:
         self._app = app
         self._keys = keys
         self._limits = limits
         self._max_body_bytes = max_body_bytes
         self._journal = journal
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with what is wrong."""
@@ -96,16 +99,31 @@ class Access:
             record.key = caller.key
             scope["state"]["caller"] = caller
             is_counted = scope["type"] == "http" and scope["method"] == "POST"
+            if is_counted and self._draining.has_begun:
+                raise stopping()
             if is_counted:
                 caller.enter()
         except ServingError as error:
             await error_response(error)(scope, receive, send)
             return
         try:
-            await self._app(scope, _limited(receive, self._max_body_bytes), send)
+            await self._answer(scope, _limited(receive, self._max_body_bytes), send)
         finally:
             if is_counted:
                 caller.leave()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered, if need be with why it is cut short."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            with self._draining.within_time():
+                await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["state"]["record"].has_begun:
+                raise
+            await error_response(stopping())(scope, receive, send)
 
     def _caller(self, connection: HTTPConnection) -> Caller:
         """Who calls; raises `Unauthorized`."""
@@ -134,6 +152,7 @@ def _noting(record: Record, send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"].endswith(("http.response.start", "websocket.accept")):
             record.status = message.get("status", 101)
+            record.has_begun = True
             message["headers"] = [*message.get("headers", ()),
                                   (ID_HEADER, record.request_id.encode())]
         elif message.get("body"):

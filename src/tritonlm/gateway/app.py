@@ -20,6 +20,7 @@ from tritonlm.gateway import logs, metrics
 from tritonlm.gateway.access import Access
 from tritonlm.gateway.cached_answers import HEADER as CACHE_HEADER
 from tritonlm.gateway.classify import ClassifyBody, classify
+from tritonlm.gateway.draining import Draining
 from tritonlm.gateway.endpoints import Gateway
 from tritonlm.gateway.failures import ClientGone, error_body, error_response
 from tritonlm.gateway.journal import Journal
@@ -43,7 +44,8 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
     """The application of one worker; `shared` is a folder that all workers have."""
     logs.configure(settings.log_format)
     journal = Journal(settings.access_log, from_environment("tritonlm-gateway"))
-    gateway = Gateway(settings, shared, journal)
+    draining = Draining(settings.drain_timeout_s)
+    gateway = Gateway(settings, shared, journal, draining)
     read_chat = partial(chat_call, tool_parser=settings.tool_parser)
     chat, completions = (gateway.call(ChatBody, read_chat),
                          gateway.call(CompletionBody, completion_call))
@@ -69,12 +71,14 @@ def create_app(settings: GatewaySettings, shared: Path) -> Starlette:
         metrics.begin_path(path)
     return Starlette(
         routes=routes, lifespan=gateway.lifespan,
-        middleware=_middleware(settings, shared, journal),
+        middleware=_middleware(settings, shared, journal, draining),
         exception_handlers={ServingError: _tell, HTTPException: _tell_http,
                             ClientDisconnect: _tell_nobody, Exception: _tell_bug})
 
 
-def _middleware(settings: GatewaySettings, shared: Path, journal: Journal) -> list[Middleware]:
+def _middleware(
+    settings: GatewaySettings, shared: Path, journal: Journal, draining: Draining
+) -> list[Middleware]:
     keys = limits = None
     if settings.keys_file is not None:
         keys = KeyRing.load(settings.keys_file)
@@ -82,7 +86,8 @@ def _middleware(settings: GatewaySettings, shared: Path, journal: Journal) -> li
     cors = Middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"],
                       allow_headers=["*"],
                       expose_headers=["x-request-id", "retry-after", CACHE_HEADER])
-    access = Middleware(Access, keys, limits, settings.max_body_bytes, journal)
+    access = Middleware(Access, keys, limits, settings.max_body_bytes, journal,
+                        draining)
     return [cors, access] if settings.origins else [access]
 
 

@@ -16,13 +16,13 @@ from starlette.websockets import WebSocket
 
 from tritonlm import locked_folder
 from tritonlm.caching.response_cache import ResponseCache
-from tritonlm.errors import InvalidArgument, Unavailable
+from tritonlm.errors import InvalidArgument
 from tritonlm.gateway import metrics, tokens
 from tritonlm.gateway.body import json_object, read_body, read_call, read_fields
 from tritonlm.gateway.cached_answers import AnswerCache, note_wish
 from tritonlm.gateway.cached_bodies import task_response
 from tritonlm.gateway.connection import GENERATE
-from tritonlm.gateway.draining import Draining
+from tritonlm.gateway.draining import Draining, stopping
 from tritonlm.gateway.events import open_events
 from tritonlm.gateway.failures import error_response
 from tritonlm.gateway.fleet import Fleet
@@ -47,10 +47,13 @@ TB = TypeVar("TB", bound=TaskBody)
 class Gateway:
     """What the endpoints of a worker share."""
 
-    def __init__(self, settings: GatewaySettings, shared: Path, journal: Journal) -> None:
+    def __init__(
+        self, settings: GatewaySettings, shared: Path, journal: Journal, draining: Draining
+    ) -> None:
         self.settings = settings
         self._shared = shared
         self._journal = journal
+        self._draining = draining
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
@@ -67,9 +70,7 @@ class Gateway:
         self.fleet = Fleet(roster, settings.aliases)
         self.sockets = Sockets(self.fleet, self._journal, settings.slow_reader_timeout_s)
         self.relay = Relay(self._shared, self.sockets.serve)
-        self.draining = Draining(lambda: self.sockets.num_requests + self.relay.num_passed,
-                                 settings.drain_timeout_s)
-        self.draining.start()
+        self._draining.start(lambda: self.sockets.num_requests + self.relay.num_passed)
         if settings.workers > 1:
             await self.relay.start()
         await self.fleet.start()
@@ -90,7 +91,7 @@ class Gateway:
 
     async def ready(self, _: Request) -> Response:
         """Whether a server is there with a model; 503 if not, or if the gateway is to stop."""
-        models = [] if self.draining.has_begun else list(self.fleet.models)
+        models = [] if self._draining.has_begun else list(self.fleet.models)
         return _json({"status": "ready" if models else "no model is ready", "models": models},
                      200 if models else 503)
 
@@ -145,9 +146,8 @@ class Gateway:
 
     async def websocket(self, socket: WebSocket) -> None:
         """Many requests at once on one socket; none that begins when the worker is to stop."""
-        if self.draining.has_begun:
-            await error_response(Unavailable("the gateway is stopping; retry later"))(
-                socket.scope, socket.receive, socket.send)
+        if self._draining.has_begun:
+            await error_response(stopping())(socket.scope, socket.receive, socket.send)
             return
         token = socket.query_params.get("session", "")
         if self.relay.leads_to(token):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from tritonlm.errors import ServingError
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.cached_answers import CachedAnswers
 from tritonlm.gateway.connected import while_connected
+from tritonlm.gateway.draining import stopping
 from tritonlm.gateway.failures import ClientGone, error_body, failure_of
 from tritonlm.gateway.journal import Record
 from tritonlm.gateway.pieces import Piece
@@ -67,6 +69,10 @@ class EventStream(Response):
                 await while_connected(receive, self._send_all(send, watch))
             except ClientGone:
                 pass
+            except asyncio.CancelledError:
+                if not self._record.has_begun:
+                    raise
+                await self._send_error(send, stopping())
             finally:
                 watch.close()
 
@@ -79,9 +85,15 @@ class EventStream(Response):
                 await watch.sent(self._send_pieces(send, pieces))
             closing = self._script.closing()
         except ServingError as error:
-            self._record.status = failure_of(error).status
-            closing = [msgspec.json.encode(error_body(error))]
+            await self._send_error(send, error)
+            return
         await send({"type": "http.response.body", "body": framed(closing), "more_body": False})
+
+    async def _send_error(self, send: Send, error: ServingError) -> None:
+        """The last event."""
+        self._record.status = failure_of(error).status
+        data = framed([encoded(error_body(error))])
+        await send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def _send_pieces(self, send: Send, pieces: list[tuple[int, Piece]]) -> None:
         data = [event for prompt, piece in pieces for event in self._script.events(prompt, piece)]

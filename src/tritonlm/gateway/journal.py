@@ -33,6 +33,8 @@ class Record:
     upstream: Upstream
     start_s: float = field(default_factory=time.monotonic)
     status: int = CLIENT_GONE_STATUS
+    has_begun: bool = False
+    """Whether the head of the answer has gone out."""
     first_byte_s: float | None = None
     model: str = ""
     usage: Usage = field(default_factory=Usage)

@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -75,6 +77,68 @@ async def test_running_requests_finish_and_new_ones_are_not_taken():
         with pytest.raises(aiohttp.ClientError):
             async with aiohttp.ClientSession() as session:
                 await session.get(f"{url}/health/live")
+
+
+async def endless(request, send):
+    if any(tensor.name == "stream" for tensor in request.inputs):
+        send(chunk("x"))
+    await asyncio.sleep(LIMIT_S)
+
+
+@asynccontextmanager
+async def stream_and_whole(server, url):
+    """The head of a stream that has begun, and the task of an answer that has not."""
+    async with aiohttp.ClientSession() as session:
+        whole = asyncio.create_task(session.post(f"{url}/v1/completions",
+                                                 json={**BODY, "stream": False}))
+        async with session.post(f"{url}/v1/completions", json=BODY) as stream:
+            await stream.content.readline()
+            await until(lambda: len(server.requests) == 2, "no requests")
+            yield stream, whole
+
+
+def has_stopped_listening(url):
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port)).close()
+    except OSError:
+        return True
+    return False
+
+
+async def assert_told_to_come_again(stream, whole):
+    last = (await stream.read()).decode().rstrip().rpartition("data: ")[2]
+    async with await whole as response:
+        assert response.status == 503
+        assert response.headers["retry-after"] == "1"
+        told = await response.json()
+    assert json.loads(last) == told
+    assert "stopping" in told["error"]["message"]
+
+
+async def test_what_takes_too_long_is_told_so_beside_a_websocket_too(capfd):
+    async with serve(endless) as server, started(
+            "--servers", server.url, "--drain-timeout-s", "1") as (process, url):
+        async with (stream_and_whole(server, url) as answers,
+                    websockets.connect(f"ws{url.removeprefix('http')}/ws") as connection):
+            await connection.send(json.dumps({"type": "generate", "id": "a", "text_input": "Hi"}))
+            await until(lambda: len(server.requests) == 3, "no requests")
+            process.send_signal(signal.SIGTERM)
+            await assert_told_to_come_again(*answers)
+            await connection.wait_closed()
+            assert connection.close_code == 1012
+        await ended(process)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+async def test_a_second_signal_ends_the_wait():
+    async with serve(endless) as server, started("--servers", server.url) as (process, url):
+        async with stream_and_whole(server, url) as answers:
+            process.send_signal(signal.SIGTERM)
+            await until(lambda: has_stopped_listening(url), "it goes on")
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(assert_told_to_come_again(*answers), 10)  # not --drain-timeout-s
+        await ended(process)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
