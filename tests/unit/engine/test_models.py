@@ -32,7 +32,35 @@ SERVED = {
     "Gemma3Text": {"head_dim": 16, "sliding_window": 12,
                    "layer_types": ["sliding_attention", "full_attention"]},
     "GPTNeoX": {}, "StableLm": {},
-    "Olmo2": {}, "Cohere": {}, "Starcoder2": {"sliding_window": None},
+    "Olmo2": {}, "Olmo3": {"sliding_window": 12,
+                           "layer_types": ["sliding_attention", "full_attention"]},
+    "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "Cohere": {}, "Cohere2": {"sliding_window": 12, "head_dim": 16,
+                              "layer_types": ["sliding_attention", "full_attention"]},
+    "Starcoder2": {"sliding_window": None}, "SmolLM3": {"no_rope_layers": [1, 0]},
+    "Granite": {"attention_multiplier": 0.1, "residual_multiplier": 0.3, "logits_scaling": 3.0},
+    "Ministral3": {"head_dim": 16, "sliding_window": None, "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 32.0, "beta_fast": 32.0,
+        "beta_slow": 1.0, "original_max_position_embeddings": 8, "max_position_embeddings": 8,
+        "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5}},
+    "Glm4": {"head_dim": 16}, "Glm4Moe": {
+        "head_dim": 16, "n_routed_experts": 4, "moe_intermediate_size": 32,
+        "num_experts_per_tok": 2, "first_k_dense_replace": 1, "use_qk_norm": True},
+    "Exaone4": {"sliding_window": 12, "layer_types": ["sliding_attention", "full_attention"]},
+    "Nemotron": {"partial_rotary_factor": 0.5}, "SeedOss": {"head_dim": 16}, "Apertus": {},
+    "Ernie4_5": {"head_dim": 16}, "DeepseekV3": {
+        "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16, "v_head_dim": 24, "head_dim": 8, "n_routed_experts": 4,
+        "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1},
+    "Gemma3nText": {
+        "head_dim": 16, "sliding_window": 12, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+        "layer_types": 2 * ["sliding_attention", "full_attention"], "laurel_rank": 4,
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 160},
+    "Gemma4Text": {
+        "head_dim": 16, "global_head_dim": 32, "sliding_window": 12, "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2, "layer_types": 2 * ["sliding_attention", "full_attention"],
+        "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 160},
     "Mixtral": {"num_local_experts": 4}, "Qwen3Moe": {"num_experts": 4, "moe_intermediate_size": 32,
                                                       "head_dim": 16, "num_experts_per_tok": 2},
     "GPT2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256},
@@ -52,8 +80,14 @@ LOCAL = {
         {"sliding_window": 16, "num_local_experts": 4},
         "layer 0, of sliding_attention, asks for a window of None, not 16"),
 }
-REFUSED = {"Bloom": {}, "Falcon": {}, "Mamba": {}, "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2,
-                                                            "rotary_dim": 16}}
+REFUSED = {
+    "Bloom": {}, "Falcon": {}, "Mamba": {},
+    "GPTJ": {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 16},
+    "GptOss": {"head_dim": 16, "num_local_experts": 4},
+    "Qwen3Next": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2,
+                  "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+                  "layer_types": ["linear_attention", "full_attention"]},
+}
 TABLES = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 PROMPTS = [list(range(3, 3 + size)) for size in (1, 30, 7)]
 
