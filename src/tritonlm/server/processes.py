@@ -5,8 +5,10 @@ Groups and sessions do not hold them together, as engines may have their own; th
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,6 +36,18 @@ def stop(run_dir: Path, grace_s: float) -> None:
             _signal(left - asked, signal.SIGTERM)
             asked |= left
         time.sleep(POLL_INTERVAL_S)
+
+
+def reap_orphans() -> None:
+    """Let go of ended processes that fell to this one, the first of a container, with their parent.
+
+    Nobody else does, and each keeps its number until then. What this one has started leads a
+    session, and is waited for by whoever started it.
+    """
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+            if child.status() == psutil.STATUS_ZOMBIE and os.getsid(child.pid) != child.pid:
+                os.waitpid(child.pid, os.WNOHANG)
 
 
 def _signal(targets: set[psutil.Process], number: signal.Signals) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tritonlm.backoff import Backoff
 from tritonlm.errors import ServerLost, StartFailure
 from tritonlm.logs import PREFIX
-from tritonlm.server import launcher
+from tritonlm.server import launcher, processes
 from tritonlm.server.tritonserver import TritonServer
 
 FIRST_PAUSE_S = 1.0
@@ -40,6 +40,7 @@ def run(
             if not has_served or num_failures == MAX_FAILED_STARTS:
                 raise
             reason = failure.message
+        processes.reap_orphans()
         pause_s = backoff.pause_s(time.monotonic() - ready_s)
         report(f"{PREFIX}{reason}; starting it again in {pause_s:g} s")
         time.sleep(pause_s)
