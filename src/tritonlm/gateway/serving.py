@@ -22,12 +22,15 @@ from tritonlm import locked_folder
 from tritonlm.errors import StartFailure
 from tritonlm.gateway import logs
 from tritonlm.gateway.app import create_app
+from tritonlm.gateway.http_protocol import HttpProtocol
 from tritonlm.gateway.keys import KeyRing
 from tritonlm.gateway.metrics import FOLDER_VARIABLE
 from tritonlm.gateway.settings import GatewaySettings
 from tritonlm.parent import end_with_parent
 
 BACKLOG = 4096
+KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep idle connections: who closes first sees no request lost."""
 FOLDER_PREFIX = "gateway-"
 
 
@@ -59,9 +62,10 @@ def run(settings: GatewaySettings, listener: socket.socket) -> None:
     with _shared_folder() as folder:
         config = uvicorn.Config(
             partial(_create_app, settings, folder), factory=True, workers=settings.workers,
-            loop="uvloop", http="httptools", ws="websockets-sansio", lifespan="on",
+            loop="uvloop", http=HttpProtocol, ws="websockets-sansio", lifespan="on",
             ws_max_size=settings.max_body_bytes, ws_per_message_deflate=False,
             log_config=None, log_level="warning", access_log=False, server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=settings.drain_timeout_s,
         )
         if settings.workers == 1:

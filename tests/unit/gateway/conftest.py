@@ -13,6 +13,7 @@ from tests.drills.waiting import until
 from tests.fakes.many_requests_triton import serve
 
 from tritonlm.gateway.app import create_app
+from tritonlm.gateway.http_protocol import HttpProtocol
 from tritonlm.gateway.settings import GatewaySettings
 
 
@@ -21,7 +22,8 @@ async def running(settings, folder):
     """The base of the gateway's URLs; what its workers share is in `folder`, and goes with it."""
     shared = Path(tempfile.mkdtemp(dir=folder))
     config = uvicorn.Config(create_app(settings, shared), port=0, log_level="warning",
-                            lifespan="on", ws="websockets-sansio", timeout_graceful_shutdown=1)
+                            lifespan="on", http=HttpProtocol, ws="websockets-sansio",
+                            timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started or serving.done(), "not started")

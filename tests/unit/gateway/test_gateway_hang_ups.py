@@ -8,10 +8,12 @@ import time
 import aiohttp
 import pytest
 import websockets
+from tests.drills.waiting import LIMIT_S as LIMIT_OF_TEST_S
 from tests.drills.waiting import until
 from tests.fakes.triton_service import chunk
 
 from tritonlm.gateway.failures import CLIENT_GONE_STATUS
+from tritonlm.gateway.http_protocol import MAX_HEAD_BYTES
 
 LIMIT_S = 0.2
 NUM_TRIES = 5
@@ -64,6 +66,30 @@ async def test_http(gateway, path, body):
         writer.close()
 
     await assert_noticed_in_time(gateway, leave, num_requests)
+
+
+async def test_a_request_with_another_one_behind_it(gateway):
+    async def leave(url, server):
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        data = json.dumps({"text_input": "a"}).encode()
+        writer.write(2 * (f"POST /generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: "
+                          f"{len(data)}\r\n\r\n".encode() + data))
+        await reader.readuntil(b"data: ")
+        writer.close()
+
+    await assert_noticed_in_time(gateway, leave, 1)
+
+
+async def test_a_head_without_end(gateway):
+    async with gateway(hang) as (url, _):
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(b"GET / HTTP/1.1\r\nx: ")
+        await asyncio.sleep(0.05)  # a head that is longer comes in several parts
+        writer.write(b"y" * (MAX_HEAD_BYTES + 1))
+        told = await asyncio.wait_for(reader.read(), LIMIT_OF_TEST_S)
+        assert told.startswith(b"HTTP/1.1 400 ")
+        assert b"at most 65,536 bytes" in told
+        writer.close()
 
 
 async def send_and_hear(url, query, *request_ids):

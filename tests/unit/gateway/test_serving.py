@@ -179,6 +179,18 @@ async def test_workers_share_the_port_and_count_together():
         await ended(process, *children)
 
 
+async def test_an_idle_connection_outlasts_those_who_use_it():
+    """OpenAI's SDK keeps one for 5 s, and proxies for a minute: who closes first loses nothing."""
+    async with serve(slow) as server, started("--servers", server.url) as (_, url):
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(reader.read(1), 6)
+        writer.close()
+
+
 @pytest.fixture
 def folders(monkeypatch, tmp_path):
     """Those that gateways have, which are started in the test, now."""
