@@ -27,7 +27,7 @@ class OtlpTracer:
 
     def __init__(self, service: str) -> None:
         """`service` is what OTEL_SERVICE_NAME says, if it says anything."""
-        name = os.environ.get("OTEL_SERVICE_NAME", service)
+        name = os.environ.get("OTEL_SERVICE_NAME") or service
         self._provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}),
                                         shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -18,6 +18,8 @@ FORM = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
 PROTOCOL = "http/protobuf"
+OFF = {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "none"}
+"""What OpenTelemetry's variables say where nothing is to be traced, endpoint or not."""
 
 
 class Stage(NamedTuple):
@@ -55,12 +57,13 @@ class Tracer(Protocol):
 
 
 def from_environment(service: str) -> Tracer | None:
-    """The tracer of a process, called `service` there; None if no collector is named.
+    """The tracer of a process, called `service` there; None if no collector is named, or it is off.
 
     Raises `InvalidArgument` for what cannot be done.
     """
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
-    if endpoint is None:
+    is_off = any(os.environ.get(name, "").lower() == word for name, word in OFF.items())
+    if endpoint is None or is_off:
         return None
     for name in PROTOCOLS:
         if os.environ.get(name, PROTOCOL) != PROTOCOL:

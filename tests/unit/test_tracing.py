@@ -31,6 +31,33 @@ def test_without_an_endpoint_there_is_no_tracer(monkeypatch):
     assert "tritonlm.otlp" not in sys.modules
 
 
+@pytest.mark.parametrize(("name", "value"), [
+    ("OTEL_SDK_DISABLED", "true"), ("OTEL_SDK_DISABLED", "True"), ("OTEL_TRACES_EXPORTER", "none")])
+def test_opentelemetrys_own_switches_turn_traces_off(monkeypatch, name, value):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    assert tracing.from_environment("it") is None
+
+
+def test_an_empty_name_of_the_service_is_none(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "")
+    tracer = tracing.from_environment("it")
+    tracer.begin("POST /", PARENT).end({}, "")
+    tracer.close()
+    assert set(collector.trace(TRACE_ID)) == {"it: POST /"}
+
+
+def test_a_client_whose_trace_is_not_sampled_is_not_traced(collector):
+    tracer = tracing.from_environment("it")
+    outer = tracer.begin("POST /", PARENT.removesuffix("01") + "00")
+    assert outer.traceparent.startswith(f"00-{TRACE_ID}-")
+    assert outer.traceparent.endswith("-00")
+    tracer.record(Stage("inner", 0, 1), outer.traceparent, [Stage("queue", 0, 1)], {}, "")
+    outer.end({}, "")
+    tracer.close()
+    assert collector.trace(TRACE_ID) == {}
+
+
 def test_a_request_is_a_span_with_its_stages_inside(collector):
     tracer = tracing.from_environment("it")
     now_s, now_ns = time.monotonic(), time.time_ns()
