@@ -101,6 +101,7 @@ class Access:
             is_counted = scope["type"] == "http" and scope["method"] == "POST"
             if is_counted and self._draining.has_begun:
                 raise stopping()
+            _check_length(connection, self._max_body_bytes)
             if is_counted:
                 caller.enter()
         except ServingError as error:
@@ -169,8 +170,18 @@ def _limited(receive: Receive, max_bytes: int) -> Receive:
         nonlocal num_bytes
         message = await receive()
         num_bytes += len(message.get("body", b"")) if message["type"] == "http.request" else 0
-        if num_bytes > max_bytes:
-            raise BodyTooLarge(f"body: more than {max_bytes:,} bytes")
+        _check_size(num_bytes, max_bytes)
         return message
     return limited
+
+
+def _check_length(connection: HTTPConnection, max_bytes: int) -> None:
+    """Refuse a body that says how long it is before any of it is sent."""
+    told = connection.headers.get("content-length", "")
+    _check_size(int(told) if told.isdecimal() else 0, max_bytes)
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise BodyTooLarge(f"body: more than {max_bytes:,} bytes")
 

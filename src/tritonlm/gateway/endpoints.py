@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -24,7 +25,7 @@ from tritonlm.gateway.cached_bodies import task_response
 from tritonlm.gateway.connection import GENERATE
 from tritonlm.gateway.draining import Draining, stopping
 from tritonlm.gateway.events import open_events
-from tritonlm.gateway.failures import error_response
+from tritonlm.gateway.failures import Forbidden, error_response
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
 from tritonlm.gateway.journal import Journal
@@ -149,11 +150,22 @@ class Gateway:
         if self._draining.has_begun:
             await error_response(stopping())(socket.scope, socket.receive, socket.send)
             return
+        if not self._may_connect(socket.headers):
+            await error_response(Forbidden("pages of this origin may not call; --cors-origins "
+                                           "names those that may"))(
+                socket.scope, socket.receive, socket.send)
+            return
         token = socket.query_params.get("session", "")
         if self.relay.leads_to(token):
             await self.relay.pass_on(socket, token)
         else:
             await self.sockets.serve(socket)
+
+    def _may_connect(self, headers: Headers) -> bool:
+        """Whether it is no page of another origin, which browsers let open any WebSocket."""
+        origin = headers.get("origin")
+        is_own = origin is None or origin.partition("://")[2] == headers.get("host")
+        return is_own or bool({"*", origin} & {*self.settings.origins})
 
     async def metrics(self, _: Request) -> Response:
         """What Prometheus reads."""

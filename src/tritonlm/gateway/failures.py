@@ -28,6 +28,16 @@ class Unauthorized(ServingError):
     code = "UNAUTHENTICATED"
 
 
+class Forbidden(ServingError):
+    """A page of an origin that may not call."""
+
+    code = "PERMISSION_DENIED"
+
+
+class ModelNotFound(NotFound):
+    """No server has a model of that name for that task."""
+
+
 class TooManyRequests(ServingError):
     """A key has reached one of its limits; raised with the seconds to wait."""
 
@@ -68,7 +78,9 @@ class Failure:
 FAILURES: dict[type[ServingError], Failure] = {
     InvalidArgument: Failure(HTTPStatus.BAD_REQUEST, "invalid_request_error"),
     Unauthorized: Failure(HTTPStatus.UNAUTHORIZED, "invalid_request_error", "invalid_api_key"),
+    Forbidden: Failure(HTTPStatus.FORBIDDEN, "invalid_request_error", "forbidden"),
     NotFound: Failure(HTTPStatus.NOT_FOUND, "invalid_request_error", "not_found"),
+    ModelNotFound: Failure(HTTPStatus.NOT_FOUND, "invalid_request_error", "model_not_found"),
     BodyTooLarge: Failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "invalid_request_error",
                           "body_too_large"),
     TooManyRequests: Failure(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error",

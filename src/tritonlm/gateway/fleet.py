@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import aiohttp
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from tritonlm.errors import EngineFailure, NotFound, ServingError, Unavailable
+from tritonlm.errors import EngineFailure, ServingError, Unavailable
 from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.connection import GENERATE
+from tritonlm.gateway.failures import ModelNotFound
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.pieces import LENGTH_BYTES
 from tritonlm.gateway.roster import Roster
@@ -71,8 +72,9 @@ class Fleet:
             raise Unavailable("no server is ready; retry later")
         if not any(server.models.get(model) == task for server in self._servers):
             able = [known for known, its_task in self.models.items() if its_task == task]
-            raise NotFound(f"the model {name!r} does not exist, or not for {task}; there are: "
-                           f"{', '.join(able) or 'none'}")
+            raise ModelNotFound(
+                f"the model {name!r} does not exist, or not for {task}; there are: "
+                f"{', '.join(able) or 'none'}")
         return model
 
     def identity(self, model: str) -> list[str]:

@@ -25,6 +25,8 @@ from tritonlm.gateway.session import Session, told
 
 PATH, LABEL = "/ws", "/ws generate"
 """Of a request on a socket, in the log and in metrics; the socket itself has the path for both."""
+MAX_ID_CHARS = 256
+"""Of a request's id, which each of its messages has."""
 MAX_REQUESTS = 1024
 """At once on one socket."""
 MAX_WINDOW_S = 300
@@ -154,11 +156,13 @@ class Sockets:
         request_id = None
         try:
             message = json_object(text)
-            kind, request_id = message.pop("type", None), message.pop("id", None)
+            kind, given_id = message.pop("type", None), message.pop("id", None)
             if kind == "ping":
-                return {"type": "pong", "id": request_id}
-            if not isinstance(request_id, str):
-                raise InvalidArgument("id", request_id, "it must be a text")
+                return {"type": "pong", "id": given_id}
+            if not isinstance(given_id, str) or len(given_id) > MAX_ID_CHARS:
+                raise InvalidArgument("id", given_id, "it must be a text of at most "
+                                      f"{MAX_ID_CHARS} characters")
+            request_id = given_id
             if kind == "generate":
                 self._record(session, request_id, message)
             elif kind == "cancel":

@@ -121,6 +121,15 @@ async def test_a_body_that_is_too_large_is_refused(gateway):
         assert len(server.requests) == 1
 
 
+async def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent(gateway):
+    async with gateway(answer, max_body_bytes=1000) as (url, _):
+        reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 1001\r\n"
+                     "expect: 100-continue\r\n\r\n".encode())
+        assert (await asyncio.wait_for(reader.readline(), LIMIT_S)).split()[1] == b"413"
+        writer.close()
+
+
 async def test_every_answer_has_a_request_id(gateway):
     async with gateway(answer) as (url, _):
         assert (await call(url, **{"x-request-id": "mine"}))[2]["x-request-id"] == "mine"
@@ -175,6 +184,19 @@ async def test_pages_of_an_origin_may_call(gateway):
             assert response.headers["access-control-allow-origin"] == "https://a.example"
         allowed = (await call(url, origin="https://b.example"))[2]
         assert "access-control-allow-origin" not in allowed
+
+
+async def test_a_page_of_another_origin_opens_no_websocket(gateway):
+    async with gateway(answer, cors_origins="https://a.example") as (url, _):
+        address = f"ws{url.removeprefix('http')}/ws"
+        for origin in (None, url, "https://a.example"):
+            async with websockets.connect(address, origin=origin) as socket:
+                assert json.loads(await socket.recv())["type"] == "session"
+        for origin in ("https://b.example", "null"):
+            with pytest.raises(websockets.InvalidStatus) as refusal:
+                await websockets.connect(address, origin=origin)
+            assert refusal.value.response.status_code == 403
+            assert json.loads(refusal.value.response.body)["error"]["code"] == "forbidden"
 
 
 async def test_a_bug_is_an_opaque_error(gateway, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import aiohttp
+import pytest
 import websockets
 from prometheus_client import REGISTRY
 from tests.drills.waiting import until
@@ -61,3 +62,14 @@ async def test_a_bug_in_a_request_on_a_socket_is_its_own(gateway, monkeypatch):
         assert gauge("requests_in_flight") == num_in_flight
         await socket.send_json({"type": "generate", "id": "b", "text_input": "Hi"})
         assert (await socket.receive_json())["text_output"] == "a"
+
+
+@pytest.mark.parametrize("request_id", ["x" * 257, 7, ["a"], None])
+async def test_an_id_is_a_short_text(gateway, request_id):
+    async with gateway(hang) as (url, server), aiohttp.ClientSession() as http, http.ws_connect(
+            f"{url}/ws") as socket:
+        await socket.receive_json()
+        await socket.send_json({"type": "generate", "id": request_id, "text_input": "Hi"})
+        told = await socket.receive_json()
+    assert (told["type"], told["id"], told["error"]["param"]) == ("error", None, "id")
+    assert server.requests == []
