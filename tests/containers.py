@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tests import images
@@ -18,6 +21,9 @@ IMAGES = {"tritonlm": "server", "tritonlm-gateway": "gateway"}
 """Stages of the Dockerfile, by what manifests call them."""
 START_TIMEOUT_S = 100
 STOP_TIMEOUT_S = 60
+SCRATCH = tempfile.gettempdir()
+IN_NAMESPACE = ("unshare", "--mount", "--map-root-user", "--propagation", "private")
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
 
 
 class Process:
@@ -74,11 +80,24 @@ def started(
     environ = images.environ_of(stage, prefix) | container.environ | changed
     entry = container.spec.get("command", stage.entrypoint)
     arguments = container.spec.get("args", [] if "command" in container.spec else stage.command)
-    process = Process([*entry, *arguments], environ)
+    process = Process([*_read_only(container), *entry, *arguments], environ)
     try:
         yield process, environ
     finally:
         process.end()
+
+
+def _read_only(container: Container) -> Sequence[str]:
+    """What starts a command where it can write to scratch and shared memory alone."""
+    wanted = container.spec["securityContext"]["readOnlyRootFilesystem"]
+    return [*IN_NAMESPACE, "sh", "-c", READ_ONLY, SCRATCH] if wanted and can_confine() else []
+
+
+@cache
+def can_confine() -> bool:
+    """Whether this machine lets us have mounts of our own."""
+    return shutil.which("unshare") is not None and subprocess.run(
+        [*IN_NAMESPACE, "true"], check=False, capture_output=True).returncode == 0
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What images and manifests start is started here, with the commands that they have.
 
 There is no container engine: the server's image is a venv made by its Dockerfile's own steps, and
-tritonserver is laid out as in NGC's images. Not shown are base images, users and file systems.
+tritonserver is laid out as in NGC's images. Not shown are base images and users.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from k8s import render
 from model_hub import NAME, model_hub
 from tests import images, manifests
-from tests.containers import gateway_before, started
+from tests.containers import can_confine, gateway_before, started
 from tests.drills.waiting import found
 from tests.exported_metrics import exported_names, names_in
 from tests.integration.gateway import get, post
@@ -145,6 +146,15 @@ def test_weights_are_fetched_once_and_servers_wait_for_them_without_a_hub(prefix
                 ends.append(process.wait(100))
         assert ends == [1, 0, 0]
         assert fetched.count("model.safetensors") == 1
+
+
+@pytest.mark.skipif(not can_confine(), reason="needs unshare, and to be let")
+def test_the_server_has_a_file_system_that_it_cannot_write_to(triton):
+    """All tests here start containers so; what writes elsewhere than to scratch fails."""
+    process, _, _ = triton
+    mounts = Path(f"/proc/{process.pid}/mounts").read_text().splitlines()
+    [options] = [line.split()[3] for line in mounts if line.split()[1] == "/"]
+    assert "ro" in options.split(",")
 
 
 def test_probes_of_the_server_ask_for_a_token_and_get_it(triton):
