@@ -113,6 +113,17 @@ def test_a_pod_may_take_as_long_to_end_as_its_longest_stream(overlay):
 
 
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
+def test_a_large_model_has_as_long_to_come_up_again_as_at_first(overlay):
+    """Who restarts the container meanwhile has all of it loaded once more."""
+    container = manifests.containers(overlay)["triton/triton"]
+    first_s, again_s = (container.probes[name]["periodSeconds"]
+                        * container.probes[name]["failureThreshold"]
+                        for name in ("startupProbe", "livenessProbe"))
+    is_large = "TRITONLM_TENSOR_PARALLEL" in container.environ
+    assert again_s >= (first_s if is_large else 300)
+
+
+@pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_the_serving_container_has_shared_memory_of_its_own(overlay):
     container = manifests.containers(overlay)["triton/triton"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container.spec["volumeMounts"]}
