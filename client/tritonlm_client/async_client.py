@@ -139,9 +139,10 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End what still runs, and the connections."""
-        for transport in self._transports:
-            await transport.close()
+        self._servers.close()
         self._watch.close()
+        for transport in self._servers.transports.values():
+            await transport.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -161,6 +162,7 @@ class AsyncClient:
 
     @property
     def _transports(self) -> list[AsyncTransport]:
+        self._servers.check_open()
         return list(self._servers.transports.values())
 
     def _open(

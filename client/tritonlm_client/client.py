@@ -157,7 +157,8 @@ class Client:
     def close(self) -> None:
         """End what still runs, and the connections."""
         self._watch.close()
-        for transport in self._transports:
+        self._servers.close()
+        for transport in self._servers.transports.values():
             transport.close()
 
     def __enter__(self) -> Client:
@@ -168,6 +169,7 @@ class Client:
 
     @property
     def _transports(self) -> list[Transport]:
+        self._servers.check_open()
         return list(self._servers.transports.values())
 
     def _open(

@@ -63,7 +63,8 @@ class GrpcTransport:
     def __init__(self, address: Address, num_connections: int) -> None:
         self.url = address.url
         self._channels = open_channels(grpc, address, num_connections)
-        self._stubs = cycle(map(GRPCInferenceServiceStub, tuple(self._channels)))
+        # At once: a stub that is made of a closed channel ends the process.
+        self._stubs = cycle([GRPCInferenceServiceStub(channel) for channel in self._channels])
 
     def stream(self, request: Request, timeout_s: float | None) -> GrpcCall:
         """The answer of a model of texts."""

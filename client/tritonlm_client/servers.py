@@ -53,11 +53,21 @@ class Servers(Generic[T]):
         self._chance = random.Random()
         self._by_model: dict[str, list[Server[T]]] = {}
         self._loads: dict[str, Load | None] = {}
+        self._is_closed = False
 
     @property
     def url(self) -> str:
         """How they are named together."""
         return ", ".join(address.url for address in self.transports)
+
+    def close(self) -> None:
+        """There are no connections any more."""
+        self._is_closed = True
+
+    def check_open(self) -> None:
+        """Raise `ValueError` if there are no connections any more."""
+        if self._is_closed:
+            raise ValueError("the client is closed")
 
     def of(self, model: str) -> list[Server[T]]:
         """All servers, as they are known for `model`."""
@@ -74,6 +84,7 @@ class Servers(Generic[T]):
 
     def round(self, model: str, prefix: bytes = b"") -> Iterator[Server[T]]:
         """One server after the other, none twice; raises `Unavailable` if none is to be asked."""
+        self.check_open()
         members = self.of(model)
         untried = members
         while well := [server for server in untried if not server.health.is_ejected]:

@@ -46,19 +46,22 @@ class FakeTriton(GRPCInferenceServiceServicer):
         self.stop: Callable[[], object] = lambda: None
 
     def ModelStreamInfer(self, request_iterator, context):
-        request = next(request_iterator)
+        for request in request_iterator:
+            yield from self._answer(request, context)
+
+    def ModelInfer(self, request, context):
+        self.asked_once.append(request.model_name)
+        [one] = self._answer(request, context)
+        if one.error_message:
+            context.abort(grpc.StatusCode.INTERNAL, one.error_message)
+        return one.infer_response
+
+    def _answer(self, request, context):
         self.requests.append(request)
         played: list[bool] = []
         context.add_callback(lambda: played or self.hung_up.put(request.id))
         yield from self.script(request, context)
         played.append(True)
-
-    def ModelInfer(self, request, context):
-        self.asked_once.append(request.model_name)
-        [one] = self.ModelStreamInfer(iter([request]), context)
-        if one.error_message:
-            context.abort(grpc.StatusCode.INTERNAL, one.error_message)
-        return one.infer_response
 
     def ServerLive(self, request, context):
         return messages.ServerLiveResponse(live=True)

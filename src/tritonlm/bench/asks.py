@@ -71,7 +71,7 @@ def _lengths(mean: int, ratio: float, count: int, random: np.random.Generator) -
 
 def _read(path: Path, max_tokens: int) -> list[Ask]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text().split("\n")  # and not at what a text may have, such as U+2028
     except (OSError, ValueError) as error:
         raise InvalidArgument("prompts", str(path), f"it cannot be read: {error}") from None
     asks = [_parse(f"{path}:{number}", line, max_tokens)

@@ -2,7 +2,8 @@
 
 It reads a `Load` as JSON from its standard input, sends the warm-up requests, says `ready`, and
 waits for a line. Then it says now and then how many requests are over, and in the end what it has
-seen of them, as JSON. `error` and a text say that it cannot be done.
+seen of them, as JSON; the end of its input ends the load. `error` and a text say that it cannot be
+done.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -51,25 +53,31 @@ class Sender:
     ) -> None:
         """Send each of `requests` so many seconds after now, or when a place is free."""
         places, start_s = asyncio.Semaphore(max_concurrency), time.monotonic()
-        running: set[asyncio.Task[None]] = set()
-        for request, at_s in zip(requests, due_s, strict=True):
-            await asyncio.sleep(max(0.0, start_s + at_s - time.monotonic()))
-            await places.acquire()
-            late_s = time.monotonic() - start_s - at_s if self._load.request_rate else 0.0
-            task = asyncio.create_task(self._send_one(request, late_s, places.release))
-            running.add(task)
-            task.add_done_callback(running.discard)
-        await asyncio.gather(*running)
+        running: list[asyncio.Task[None]] = []
+        try:
+            for request, at_s in zip(requests, due_s, strict=True):
+                await asyncio.sleep(max(0.0, start_s + at_s - time.monotonic()))
+                await places.acquire()
+                late_s = time.monotonic() - start_s - at_s if self._load.request_rate else 0.0
+                running.append(asyncio.create_task(
+                    self._send_one(request, late_s, places.release)))
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
 
     async def _send_one(
         self, request: Any, late_s: float, leave: Callable[[], None]
     ) -> None:
         connection = self._idle.pop() if self._idle else self._client.connection()
-        self.seen.append(dataclasses.replace(await connection.run(request), late_s=late_s))
+        try:
+            seen = await connection.run(request)
+        finally:
+            leave()
+        self.seen.append(dataclasses.replace(seen, late_s=late_s))
         if self._load.has_stream_each:
             await connection.close()
         self._idle.append(connection)
-        leave()
 
     async def close(self) -> None:
         """Close all connections, none of which is in use."""
@@ -91,7 +99,11 @@ async def run(load: Load) -> list[Seen]:
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     reporting = asyncio.create_task(_report(sender.seen))
-    await sender.send(requests, due_s, limit)
+    sending = asyncio.create_task(sender.send(requests, due_s, limit))
+    asyncio.get_running_loop().add_reader(sys.stdin, sending.cancel)
+    with suppress(asyncio.CancelledError):
+        await sending
+    asyncio.get_running_loop().remove_reader(sys.stdin)
     reporting.cancel()
     await sender.close()
     return sender.seen

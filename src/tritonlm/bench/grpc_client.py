@@ -73,7 +73,11 @@ class Stream:
             await self._call.write(request)
             while not watch.is_over:
                 watch.take(await self._call.read())
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+        except grpc.RpcError as error:
+            watch.error, self._call = f"{error.code().name}: {error.details()}", None
+        except KeyError as error:
+            watch.error, self._call = f"a response has no output {error}", None
+        except asyncio.InvalidStateError as error:
             watch.error, self._call = str(error), None
         return watch.seen()
 

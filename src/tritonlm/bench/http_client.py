@@ -116,6 +116,8 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
+            if self._transport is not None:
+                self._transport.close()
             self._end(f"the answer is no HTTP: {error}")
 
     def connection_lost(self, _error: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from tritonlm.config import require
 
@@ -62,7 +63,8 @@ class Load:
         require("url", self.url, bool(host) and port.isdecimal(), "HOST:PORT")
         for name in ("request_rate", "max_concurrency"):
             value = getattr(self, name)
-            require(name, value, value is None or value > 0, "more than 0")
+            require(name, value, value is None or 0 < value < inf,
+                    "more than 0; without it, any number")
         for name in ("num_prompts", "input_len", "output_len", "burstiness", "num_processes"):
             require(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
         for name in ("num_warmups", "temperature", "vocab_size"):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -17,19 +20,30 @@ COMMAND = (sys.executable, "-m", "tritonlm.bench.client_process")
 MAX_LINE_BYTES = 2**31
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C amid a load, with what was `seen` of the requests that were over by then."""
+
+    def __init__(self, seen: list[Seen]) -> None:
+        super().__init__()
+        self.seen = seen
+
+
 def measure(
     load: Load, num_processes: int = 1, on_progress: Callable[[int], None] = lambda _: None
 ) -> list[Seen]:
     """What `num_processes` at most, which begin together, see of `load`.
 
-    `on_progress` is told how many requests are over. Raises `ServingError` if nothing can be
-    measured.
+    `on_progress` is told how many requests are over. Raises `Interrupted` on Ctrl-C, and
+    `ServingError` if nothing can be measured.
     """
     most = min(load.num_prompts, load.max_concurrency or load.num_prompts)
     num_processes = min(num_processes, most)
     shares = [dataclasses.replace(load, place=place, num_processes=num_processes)
               for place in range(num_processes)]
-    return asyncio.run(_run(shares, on_progress))
+    seen = asyncio.run(_run(shares, on_progress))
+    if len(seen) < load.num_prompts:
+        raise Interrupted(seen)
+    return seen
 
 
 async def _run(shares: Sequence[Load], on_progress: Callable[[int], None]) -> list[Seen]:
@@ -44,10 +58,30 @@ async def _run(shares: Sequence[Load], on_progress: Callable[[int], None]) -> li
         await asyncio.gather(*(client.start() for client in clients))
         for client in clients:
             client.go()
-        seen = await asyncio.gather(*(client.result() for client in clients))
+        with _interrupts(lambda: [client.stop() for client in clients]):
+            seen = await asyncio.gather(*(client.result() for client in clients))
     finally:
         await asyncio.gather(*(client.end() for client in clients))
     return [one for several in seen for one in several]
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], object]) -> Iterator[None]:
+    """The first Ctrl-C calls `stop`; a second one is as ever."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not for others
+        yield
+        return
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 class ClientProcess:
@@ -62,7 +96,7 @@ class ClientProcess:
         """Return when it is ready; raises `ServingError`."""
         self._process = await asyncio.create_subprocess_exec(
             *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            limit=MAX_LINE_BYTES)
+            limit=MAX_LINE_BYTES, start_new_session=True)  # Ctrl-C is for this process to hear
         self._write(msgspec.json.encode(self._load))
         line = await self._read_line()
         if line != b"ready":
@@ -71,6 +105,12 @@ class ClientProcess:
     def go(self) -> None:
         """Let it begin."""
         self._write(b"")
+
+    def stop(self) -> None:
+        """Have it tell what it has seen by now."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     async def result(self) -> list[Seen]:
         """What it has seen, once all is over; raises `ServingError`."""

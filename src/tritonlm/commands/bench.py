@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.progress import TimeElapsedColumn
 from tritonlm.bench.goodput import parse_limits
 from tritonlm.bench.load import Load
 from tritonlm.bench.plotting import check_plot, plot
-from tritonlm.bench.processes import measure
+from tritonlm.bench.processes import Interrupted, measure
 from tritonlm.bench.report import as_json, table
 from tritonlm.bench.seen import Seen
 from tritonlm.bench.summary import Summary
@@ -23,18 +24,19 @@ from tritonlm.server.flags import option, options_of, settings_of
 
 SET_HERE = {"has_stream_each", "place", "num_processes"}
 """Fields of a load that are no options."""
+INTERRUPTED = 130
 
 
 def bench(**values: Any) -> None:
     """Measure a server that runs: its rates, and latencies as its clients see them.
 
-    The exit code is 1 if a request failed.
+    Ctrl-C ends it early, with what was measured by then. The exit code is 1 if a request failed.
     """
     load = settings_of(Load, values, SET_HERE)
     limits_ms = parse_limits(values["goodput"] or [])
     json_file, plot_file = values["json_file"], values["plot_file"]
-    for path in (json_file, plot_file):
-        _check_folder(path)
+    _check_file("json", json_file)
+    _check_file("plot", plot_file)
     if plot_file is not None:
         check_plot(plot_file)
     seen = _measure(load, values["processes"])
@@ -46,19 +48,32 @@ def bench(**values: Any) -> None:
         plot(seen, plot_file)
     if summary.num_failed:
         typer.echo(f"first error: {summary.first_error}", err=True)
+    if len(seen) < load.num_prompts:
+        typer.echo(f"stopped after {len(seen):,} of {load.num_prompts:,} requests", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if summary.num_failed:
         raise typer.Exit(1)
 
 
-def _check_folder(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise InvalidArgument("file", str(path), "its folder must exist")
+def _check_file(name: str, path: Path | None) -> None:
+    """Raise `InvalidArgument` if nothing could be written there, before anything is measured."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InvalidArgument(name, str(path), "its folder must exist")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidArgument(name, str(path), "it must be a file that can be written")
 
 
 def _measure(load: Load, num_processes: int) -> list[Seen]:
     with progress_bar(TimeElapsedColumn()) as progress:
         task = progress.add_task(f"{load.backend} {load.address}", total=load.num_prompts)
-        return measure(load, num_processes,
-                       lambda num_over: progress.update(task, completed=num_over))
+        try:
+            return measure(load, num_processes,
+                           lambda num_over: progress.update(task, completed=num_over))
+        except Interrupted as interrupted:
+            return interrupted.seen
 
 
 bench.__signature__ = inspect.Signature([  # type: ignore[attr-defined]

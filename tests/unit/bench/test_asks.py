@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -58,6 +59,11 @@ def test_texts_are_cut_by_the_server(values):
     assert ask.cut_to == 20
 
 
+def test_a_prompt_may_have_what_else_ends_a_line(tmp_path):
+    load = with_prompts(tmp_path, '{"prompt": "a\u2028b\u0085c"}\n')
+    assert measured(load)[0].prompt == "a\u2028b\u0085c"
+
+
 def test_a_file_is_read_over_and_over(tmp_path):
     load = with_prompts(tmp_path, '{"prompt": "a"}\n\n{"prompt": "b", "max_tokens": 3}\n')
     assert measured(load)[:3] == [Ask("a", 10), Ask("b", 3), Ask("a", 10)]
@@ -81,7 +87,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize("values", [
     {"backend": "http"}, {"url": "localhost"}, {"request_rate": 0.0}, {"num_prompts": 0},
-    {"max_concurrency": 0}, {"range_ratio": 1.0}, {"burstiness": 0.0}, {"temperature": -1.0}])
+    {"max_concurrency": 0}, {"range_ratio": 1.0}, {"burstiness": 0.0},
+    {"request_rate": math.inf}, {"request_rate": math.nan}, {"temperature": -1.0}])
 def test_values_out_of_range_are_named(values):
     [name] = values
     with pytest.raises(InvalidArgument) as refused:

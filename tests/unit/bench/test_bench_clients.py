@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 
+import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -193,3 +194,21 @@ def test_grpc_prompts_are_of_ids_or_of_text():
     assert (ids.name, list(ids.shape)) == ("input_ids", [1, 3])
     text, length, *_ = inference_request(LOAD, Ask("abc", 5, cut_to=2)).inputs
     assert (text.name, length.name) == ("text_input", "truncate_prompt_tokens")
+
+
+async def test_a_response_without_what_counts_is_an_error():
+    class Call:
+        async def write(self, _request): ...
+
+        async def read(self):
+            return service_pb2.ModelStreamInferResponse()
+    stream = grpc_client.Stream(grpc.aio.insecure_channel("localhost:1"), "localhost:1")
+    stream._call = Call()
+    assert "no output 'num_output_tokens'" in (await stream.run(None)).error
+
+
+async def test_a_server_that_is_not_there_is_told_in_a_line():
+    stream = grpc_client.Stream(grpc.aio.insecure_channel("localhost:1"), "localhost:1")
+    error = (await stream.run(service_pb2.ModelInferRequest())).error
+    assert error.startswith("UNAVAILABLE: ")
+    assert "\n" not in error

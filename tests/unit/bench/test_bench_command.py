@@ -21,7 +21,8 @@ SEEN = [Seen(0.0, (0.1, 0.2, 0.4), 5, 4), Seen(0.0, (0.3,), 5, 1), Seen(0.0, err
 @pytest.mark.parametrize(("options", "named"), [
     (["--backend", "carrier-pigeon"], "backend: 'carrier-pigeon'"),
     (["--goodput", "ttft:fast"], "goodput: 'fast'"), (["--plot", "a.txt"], "plot: 'a.txt'"),
-    (["--json", "/absent/a.json"], "/absent/a.json"), (["--url", "here"], "url: 'here'"),
+    (["--json", "/absent/a.json"], "json: '/absent/a.json'"), (["--json", "/"], "json: '/'"),
+    (["--url", "here"], "url: 'here'"),
     (["--num-prompts", "0"], "num_prompts: 0"), (["--input-len", "0"], "input_len: 0"),
     (["--prompts", "/absent.jsonl", "--url", "localhost:1"], "prompts: '/absent.jsonl'"),
     (["--url", "localhost:1", "--backend", "sse"], "no server answers at localhost:1")])
