@@ -81,7 +81,7 @@ def _count(record: Record, label: str, total_s: float) -> None:
     metrics.REQUEST_S.labels(label).observe(total_s)
     if record.first_byte_s is not None:
         metrics.FIRST_BYTE_S.labels(label).observe(record.first_byte_s)
-    if record.usage.num_output_tokens:
+    if record.usage.num_input_tokens:  # a server has answered, so it has a model of that name
         metrics.INPUT_TOKENS.labels(record.model).inc(record.usage.num_input_tokens)
         metrics.OUTPUT_TOKENS.labels(record.model).inc(record.usage.num_output_tokens)
 

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from tritonlm.gateway import metrics
 from tritonlm.gateway.app import create_app
+from tritonlm.gateway.journal import Journal
 from tritonlm.gateway.settings import GatewaySettings
 
 FORGETS = """
@@ -66,3 +67,14 @@ def test_what_a_killed_worker_had_under_way_is_over_and_what_it_did_is_not(tmp_p
     assert "\ntritonlm_gateway_requests_in_flight 2.0\n" in told
     assert '\ntritonlm_gateway_server_up{server="a:8001"} 1.0\n' in told
     assert '\ntritonlm_gateway_requests_total{path="/",status="200"} 2.0\n' in told
+
+
+@pytest.mark.parametrize("num_tokens", [7, 0])
+def test_tokens_of_texts_that_are_embedded_are_counted_and_of_no_answer_are_not(num_tokens):
+    journal, name = Journal(is_logged=False, tracer=None), f"embeds {num_tokens}"
+    record = journal.begin("a", "POST", "/v1/embeddings", "")
+    record.model = name
+    record.usage.count_input(num_tokens)
+    journal.end(record, "/v1/embeddings")
+    assert REGISTRY.get_sample_value("tritonlm_gateway_input_tokens_total",
+                                     {"model": name}) == (num_tokens or None)
