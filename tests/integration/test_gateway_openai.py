@@ -153,6 +153,24 @@ def test_log_probabilities_of_a_chat(demo_sdk, tokenizer, chat_reference):
         answer.choices[0].message.content)
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_echo_of_ids_is_measured_for_each_sequence(demo_sdk, tokenizer, is_stream):
+    ids = tokenizer.encode("ROMEO:\nI am the")[1:]  # the first of them has a text
+    answer = demo_sdk.completions.create(model=MODEL, prompt=ids, max_tokens=2, n=2, seed=1,
+                                         echo=True, logprobs=1, stream=is_stream)
+    texts, tokens, offsets = {0: "", 1: ""}, {0: [], 1: []}, {0: [], 1: []}
+    for part in answer if is_stream else [answer]:
+        for choice in part.choices:
+            texts[choice.index] += choice.text
+            tokens[choice.index] += choice.logprobs.tokens
+            offsets[choice.index] += choice.logprobs.text_offset
+    for index, text in texts.items():
+        assert len(tokens[index]) == len(ids) + 2
+        assert "".join(tokens[index]) == text
+        assert [text[offset:].startswith(token) for token, offset in zip(
+            tokens[index], offsets[index], strict=True)] == [True] * len(tokens[index])
+
+
 def test_an_echo_with_log_probabilities_measures_the_prompt(demo_sdk, tokenizer, reference):
     prompt = "ROMEO:\nI am the"
     answer = demo_sdk.completions.create(model=MODEL, prompt=prompt, max_tokens=3, temperature=0,

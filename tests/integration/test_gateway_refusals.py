@@ -31,6 +31,28 @@ def test_what_is_not_supported_is_refused_by_name(demo_gateway, field, value, is
     assert answer["error"]["message"].startswith(f"{field}: ")
 
 
+@pytest.mark.parametrize(("path", "fields", "param"), [
+    ("chat/completions", {"messages": CHAT, "max_completion_tokens": 0}, "max_completion_tokens"),
+    ("chat/completions", {"messages": CHAT, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ("completions", {"prompt": "a", "echo": True, "logprobs": 21}, "logprobs"),
+    ("completions", {"prompt": ["a", ""]}, "prompt"),
+    ("responses", {"input": "a", "max_output_tokens": 10**6}, "max_output_tokens"),
+])
+def test_a_field_is_refused_by_the_name_that_it_has_here(demo_gateway, path, fields, param):
+    status, answer = post(f"{demo_gateway}/v1/{path}", {"model": MODEL, **fields})
+    assert (status, answer["error"]["param"]) == (400, param)
+    assert answer["error"]["message"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(("path", "field", "prompt"), [
+    ("chat/completions", "messages", [{"role": "user", "content": "word " * 2000}]),
+    ("completions", "prompt", "word " * 2000), ("responses", "input", "word " * 2000)])
+def test_a_prompt_without_room_is_told_as_openai_does(demo_gateway, path, field, prompt):
+    status, answer = post(f"{demo_gateway}/v1/{path}", {"model": MODEL, field: prompt})
+    assert (status, answer["error"]["param"]) == (400, field)
+    assert answer["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("body", [
     b"", b"{", b"[]", b'{"model": "generate"}', b'{"messages": []}', b"\xff",
     json.dumps({"model": MODEL, "messages": [{"role": "king", "content": "Hi"}]}).encode(),

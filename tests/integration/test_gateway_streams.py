@@ -34,7 +34,7 @@ async def test_events_add_up_to_the_answer(demo_gateway, demo_server):
 @pytest.mark.parametrize(("body", "param"), [
     ({"text_input": "a", "max_tokens": 10**6}, "max_tokens"),
     ({"input_ids": [1], "text_input": "a"}, "prompt"),
-    ({"input_ids": [1], "stream": True}, "stream"),
+    ({"input_ids": [1], "stream": True}, "stream"), ({"text_input": ""}, "text_input"),
 ])
 def test_events_that_cannot_begin_are_an_error_with_a_status(demo_gateway, body, param):
     status, answer = post(f"{demo_gateway}/generate_stream", body)

@@ -79,7 +79,7 @@ def test_a_schema_that_cannot_be_held_is_refused(demo_sdk, is_stream):
         demo_sdk.chat.completions.create(
             model=MODEL, messages=CHAT, stream=is_stream, response_format={
                 "type": "json_schema", "json_schema": {"name": "set", "schema": schema}})
-    assert refusal.value.param == "guided_json"
+    assert refusal.value.param == "response_format"
 
 
 def test_a_response_is_what_a_chat_of_it_says(demo_sdk):

@@ -260,7 +260,7 @@ def test_the_gateway_tells_what_each_model_is_for(url):
     ("embeddings", {"model": "embed", "input": "a", "priority": "top"}, 400, "priority"),
     ("embeddings", {"model": "embed", "input": "a", "priority": "high"}, 400, "priority"),
     ("classify", {"model": "classify", "input": "a", "priority": "top"}, 400, "priority"),
-    ("embeddings", {"model": "embed", "input": "word " * 99}, 400, "num_input_tokens"),
+    ("embeddings", {"model": "embed", "input": "word " * 99}, 400, "input"),
     ("embeddings", {"model": "generate", "input": "a"}, 404, None),
     ("chat/completions", {"model": "embed", "messages": [{"role": "user", "content": "a"}]},
      404, None),

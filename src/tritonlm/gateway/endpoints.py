@@ -25,7 +25,7 @@ from tritonlm.gateway.cached_bodies import task_response
 from tritonlm.gateway.connection import GENERATE
 from tritonlm.gateway.draining import Draining, stopping
 from tritonlm.gateway.events import open_events
-from tritonlm.gateway.failures import Forbidden, error_response
+from tritonlm.gateway.failures import Forbidden, error_response, renamed
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, GenerateScript, streamed_request
 from tritonlm.gateway.journal import Journal
@@ -130,9 +130,10 @@ class Gateway:
             if given.get("priority", NORMAL) != NORMAL and not self.fleet.has_levels(body.model):
                 raise InvalidArgument("priority", given["priority"], f"allowed: {NORMAL}, since "
                                       "the queue of this model has no levels (queue_policy)")
-            return await task_response(
-                request, self.fleet, body, partial(compute, self.fleet, body, record.usage),
-                record.usage)
+            with renamed(kind.NAMES):
+                return await task_response(
+                    request, self.fleet, body, partial(compute, self.fleet, body, record.usage),
+                    record.usage)
         return endpoint
 
     async def generate_stream(self, request: Request) -> Response:

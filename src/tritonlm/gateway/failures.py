@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -11,15 +13,15 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
+from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable, from_code
 
 RETRY_AFTER_S = 1
 """Where nobody knows better."""
 CLIENT_GONE_STATUS = 499
 """What nginx logs for a client that hung up; nobody gets it."""
 FIELD = re.compile(r"([\w.\[\]]+): ")
-FIELD_NAMES = {"text_input": "prompt", "input_ids": "prompt"}
-"""Of the contract, by the names that OpenAI has for them."""
+TOO_LONG = re.compile(r"\w+: '\d+ tokens' is not allowed")
+"""What a server says of a prompt that the model has no room for."""
 
 
 class Unauthorized(ServingError):
@@ -97,13 +99,28 @@ def failure_of(error: ServingError) -> Failure:
     return next(FAILURES[kind] for kind in type(error).__mro__ if kind in FAILURES)
 
 
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Have errors call fields by the names in `names`, under which the client has given them."""
+    try:
+        yield
+    except InvalidArgument as error:
+        if error.field not in names:
+            raise
+        rest = error.message.removeprefix(error.field)
+        raise from_code(error.code, names[error.field] + rest) from None
+
+
 def error_body(error: ServingError) -> dict[str, Any]:
     """The JSON that tells of `error`."""
     failure = failure_of(error)
-    field = FIELD.match(error.message) if isinstance(error, InvalidArgument) else None
-    return {"error": {"message": error.message, "type": failure.type,
-                      "param": FIELD_NAMES.get(field[1], field[1]) if field else None,
-                      "code": failure.code}}
+    param, code = None, failure.code
+    if isinstance(error, InvalidArgument):
+        field = FIELD.match(error.message)
+        param = field[1] if field else None
+        code = "context_length_exceeded" if TOO_LONG.match(error.message) else None
+    return {"error": {"message": error.message, "type": failure.type, "param": param,
+                      "code": code}}
 
 
 def error_response(error: ServingError) -> Response:

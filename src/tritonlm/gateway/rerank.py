@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -24,6 +25,9 @@ class Document(Body, frozen=True):
 
 class RerankBody(TaskBody, frozen=True, kw_only=True):
     """What a client sends."""
+
+    NAMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("document", "num_input_tokens"), "documents")
 
     query: str
     documents: list[str | Document]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -26,6 +26,10 @@ Outputs = dict[str, NDArray[Any]]
 
 class TaskBody(Body, frozen=True, kw_only=True):
     """What calls of all tasks have."""
+
+    NAMES: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("text_input", "input_ids", "num_input_tokens"), "input")
+    """Names that fields have here, by those of the contract."""
 
     model: str
     user: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
@@ -18,6 +19,7 @@ from tritonlm.gateway.body import Body
 from tritonlm.gateway.cached_answers import CachedAnswers, open_answers, tell_outcome
 from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.events import Script, encoded, open_events
+from tritonlm.gateway.failures import renamed
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.pieces import Piece, ask_for_pieces
 from tritonlm.gateway.usage import Usage
@@ -64,6 +66,8 @@ class Call(ABC):
     prompts: tuple[Prompt, ...]
     options: dict[str, Any]
     is_stream: bool
+    names: Mapping[str, str]
+    """Names that fields have here, by those of the contract."""
 
     @abstractmethod
     def writer(self) -> Writer:
@@ -146,14 +150,15 @@ async def answer(request: Request, fleet: Fleet, call: Call) -> Response:
     writer = call.writer()
     request.state.record.model = call.model
     request.state.record.usage = writer.usage
-    answers = open_answers(request, fleet, call.requests(fleet.resolve(call.model)),
-                           str(call.options.get("priority", "")))
-    if call.is_stream:
-        response: Response = await open_events(request, answers, writer)
-    else:
-        with answers:
-            body = await while_connected(request.receive, writer.whole(answers))
-        response = Response(body, media_type="application/json")
+    with renamed(call.names):
+        answers = open_answers(request, fleet, call.requests(fleet.resolve(call.model)),
+                               str(call.options.get("priority", "")))
+        if call.is_stream:
+            response: Response = await open_events(request, answers, writer)
+        else:
+            with answers:
+                body = await while_connected(request.receive, writer.whole(answers))
+            response = Response(body, media_type="application/json")
     tell_outcome(request, response, answers)
     return response
 

@@ -116,5 +116,15 @@ def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") ->
     hold(options, held | ({"guided_grammar": grammar} if grammar else {}))
     messages = template_messages(body.messages)
     prompt: Prompt = {"messages": messages, "tools": tools} if tools else messages
-    return ChoicesCall(body.model, (prompt,), options, body.stream,
+    return ChoicesCall(body.model, (prompt,), options, body.stream, _names(body),
                        ChatForm(body.logprobs, tool_parser if tools else ""), body.stream_options)
+
+
+def _names(body: ChatBody) -> dict[str, str]:
+    """What the fields are called that say something under a name of the contract."""
+    given = {"prompt": ("messages", True),
+             "max_tokens": ("max_completion_tokens", body.max_completion_tokens is not None),
+             "logprobs": ("top_logprobs", body.top_logprobs is not None),
+             "guided_json": ("response_format", body.response_format is not None),
+             "guided_grammar": ("tools", bool(body.tools))}
+    return {name: here for name, (here, is_given) in given.items() if is_given}

@@ -16,6 +16,7 @@ from tritonlm_client import Prompt
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's own."""
 MAX_PROMPTS = 1024
+NAMES = {"text_input": "prompt", "input_ids": "prompt", "prompt_logprobs": "logprobs"}
 
 
 class CompletionBody(Body, frozen=True):
@@ -41,6 +42,7 @@ class CompletionForm:
         self._num_logprobs = num_logprobs
         self._prompts = prompts
         self._logprobs: dict[int, CompletionLogprobs] = {}
+        self._echoed: dict[int, list[Any]] = {}
 
     def chunk_choice(self, index: int, prompt: int, piece: Piece) -> dict[str, Any]:
         """A choice in an event; in a whole answer it is the same."""
@@ -55,8 +57,9 @@ class CompletionForm:
         if index not in self._logprobs:
             text = self._prompts[prompt]
             self._logprobs[index] = CompletionLogprobs(
-                self._num_logprobs, text if isinstance(text, str) else "")
-        return self._logprobs[index].read(piece.logprobs)
+                self._num_logprobs, text if isinstance(text, str) else None,
+                self._echoed.setdefault(prompt, []))
+        return self._logprobs[index].read(piece.logprobs, piece.text)
 
 
 def completion_call(body: CompletionBody, options: dict[str, Any]) -> ChoicesCall:
@@ -71,5 +74,5 @@ def completion_call(body: CompletionBody, options: dict[str, Any]) -> ChoicesCal
         if body.logprobs is not None:
             options["prompt_logprobs"] = body.logprobs
     prompts = tuple(read_prompts("prompt", body.prompt, MAX_PROMPTS))
-    return ChoicesCall(body.model, prompts, options, body.stream,
+    return ChoicesCall(body.model, prompts, options, body.stream, NAMES,
                        CompletionForm(body.logprobs, prompts), body.stream_options)

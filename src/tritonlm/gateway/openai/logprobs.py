@@ -28,18 +28,26 @@ def chat_logprobs(told: str) -> dict[str, Any]:
 class CompletionLogprobs:
     """As completions have them, for one sequence after piece."""
 
-    def __init__(self, num_alternatives: int, prompt: str) -> None:
-        """`prompt` is what the sequence begins with, if it is echoed and known."""
+    def __init__(self, num_alternatives: int, prompt: str | None, echoed: list[Any]) -> None:
+        """`prompt` is what the sequence begins with, if it is echoed; None if that is not known.
+
+        `echoed` is shared by the sequences of a prompt: servers measure it for the first of them.
+        """
         self._num_alternatives = num_alternatives
         self._prompt = prompt
+        self._echoed = echoed
+        self._has_begun = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._offset = 0
 
-    def read(self, told: str) -> dict[str, Any]:
-        """What a piece tells; offsets count the characters since the sequence began."""
-        prompt, content = token_entries(told)
+    def read(self, told: str, text: str) -> dict[str, Any]:
+        """What a piece of that `text` tells; offsets count the characters of the sequence."""
+        measured, content = token_entries(told)
+        self._echoed += measured
+        prompt = measured if self._has_begun else self._echoed
+        self._has_begun = True
         entries = [*prompt, *content]
-        known = [entry or self._first_token(prompt[1:]) for entry in entries]
+        known = [entry or self._first_token(prompt[1:], content, text) for entry in entries]
         return {
             "tokens": [entry["token"] for entry in known],
             "token_logprobs": [entry["logprob"] for entry in known],
@@ -47,11 +55,16 @@ class CompletionLogprobs:
             "text_offset": [self._pass(entry) for entry in known],
         }
 
-    def _first_token(self, others: list[dict[str, Any]]) -> dict[str, Any]:
+    def _first_token(self, others: list[Any], content: list[Any], text: str) -> dict[str, Any]:
         """The prompt's first token: before it there is nothing that makes it likely."""
-        num_bytes = sum(len(entry["bytes"]) for entry in others)
-        text = self._prompt.encode()
-        first = text[: max(0, len(text) - num_bytes)]
+        rest, said = _bytes_of(others), text.encode()
+        if self._prompt is not None:
+            said = self._prompt.encode()
+            first = said[: max(0, len(said) - len(rest))]
+        elif others:
+            first = said[: max(0, said.find(rest))]
+        else:
+            first = said.removesuffix(_bytes_of(content))
         return {"token": first.decode(errors="replace"), "logprob": None, "bytes": first}
 
     def _alternatives(self, entry: dict[str, Any] | None) -> dict[str, float] | None:
@@ -63,6 +76,10 @@ class CompletionLogprobs:
         offset = self._offset
         self._offset += len(self._decoder.decode(bytes(entry["bytes"])))
         return offset
+
+
+def _bytes_of(entries: list[Any]) -> bytes:
+    return b"".join([bytes(entry["bytes"]) for entry in entries])
 
 
 def _without_id(entry: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,12 @@ def responses_call(body: ResponsesBody, options: dict[str, Any]) -> ResponsesCal
         "temperature": options.get("temperature", 1.0), "top_p": options.get("top_p", 1.0),
         "store": False, "background": False, "truncation": body.truncation, "tools": [],
         "tool_choice": "none", "parallel_tool_calls": False}
-    return ResponsesCall(body.model, (_messages(body),), options, body.stream, told)
+    names = {"prompt": "input", "messages": "input"}
+    if body.max_output_tokens is not None:
+        names["max_tokens"] = "max_output_tokens"
+    if body.text.format.type != "text":
+        names["guided_json"] = "text.format"
+    return ResponsesCall(body.model, (_messages(body),), options, body.stream, names, told)
 
 
 def _messages(body: ResponsesBody) -> list[dict[str, str]]:
