@@ -169,9 +169,10 @@ class Engine:
     def _check(self, owner: int, request: Submit) -> None:
         table = self.scheduler.table
         total = request.num_prompt_tokens + request.max_tokens
-        num_blocks = table.blocks_for(total)
-        if total > table.token_ids.shape[1] or num_blocks > self.scheduler.blocks.num_blocks:
-            raise ValueError(f"a request of {total} tokens does not fit the engine")
+        room = min(table.token_ids.shape[1], self.scheduler.blocks.num_blocks * table.block_size)
+        if total > room:
+            raise ValueError(f"a request of {total} tokens does not fit the engine, which has room "
+                             f"for one of {room}")
         if request.num_prompt_tokens < 1 or request.max_tokens < 1:
             raise ValueError("a request has a token in its prompt and wants one at least")
         if not 0 <= request.priority < NUM_PRIORITIES:

@@ -79,8 +79,7 @@ class WaitingQueue:
         is_turn_of_aged = self._num_urgent_turns >= URGENT_TURNS and self._lanes[AGED]
         for lane in self._lanes[AGED if is_turn_of_aged else URGENT :]:
             if lane:
-                user = min(lane, key=self._users.num_tokens)
-                return next(iter(lane[user]))
+                return next(iter(lane[self._users.least_served(lane)]))
         return None
 
     def take(self, request: Request, num_tokens: int, now_s: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,9 +49,10 @@ class Users:
         """Each of `numbers`, [n] and not necessarily distinct, is served a token."""
         self._num_tokens += np.bincount(numbers, minlength=self._num_tokens.size)
 
-    def num_tokens(self, number: int) -> float:
-        """Tokens that user `number` was served."""
-        return float(self._num_tokens[number])
+    def least_served(self, numbers: Collection[int]) -> int:
+        """Who of `numbers`, one at least, was served fewest tokens; the first of equals."""
+        candidates = np.fromiter(numbers, np.intp, len(numbers))
+        return int(candidates[self._num_tokens[candidates].argmin()])
 
     def _new_number(self, name: str) -> int:
         if self._free_numbers:

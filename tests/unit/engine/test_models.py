@@ -31,6 +31,12 @@ SERVED = {
     "Gemma": {"head_dim": 16}, "Gemma2": {"head_dim": 16, "sliding_window": 12},
     "Gemma3Text": {"head_dim": 16, "sliding_window": 12,
                    "layer_types": ["sliding_attention", "full_attention"]},
+    "Gemma3 with images": {"text_config": SIZES | {
+        "head_dim": 16, "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"]},
+        "vision_config": {"model_type": "siglip_vision_model", "num_hidden_layers": 1,
+                          "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2,
+                          "image_size": 28}},
     "GPTNeoX": {}, "StableLm": {},
     "Olmo2": {}, "Olmo3": {"sliding_window": 12,
                            "layer_types": ["sliding_attention", "full_attention"]},
