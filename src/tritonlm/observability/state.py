@@ -56,6 +56,8 @@ class EngineState:
     model: str
     engine: str
     page: str
+    is_up: bool
+    """Whether it has a KV cache: one that is gone has none."""
     num_running: float
     num_waiting: float
     oldest_wait_s: float
@@ -130,7 +132,7 @@ def _engine(interval: Interval, labels: dict[str, str]) -> EngineState:
     gpu_usage = interval.now.values("tritonlm_gpu_usage_ratio", **labels)
     gpu_bytes = now("tritonlm_gpu_memory_bytes")
     return EngineState(
-        labels["model"], labels["engine"], labels["page"],
+        labels["model"], labels["engine"], labels["page"], now("tritonlm_kv_blocks") > 0,
         now("tritonlm_requests_running"), now("tritonlm_requests_waiting"),
         now("tritonlm_oldest_wait_seconds"), now("tritonlm_kv_cache_usage_ratio"),
         interval.ratio("tritonlm_prefix_hit_tokens_total", "tritonlm_prefix_tokens_total",
@@ -182,6 +184,7 @@ def alerts(interval: Interval) -> Iterator[tuple[str, str]]:
             ("TritonlmKvCacheFull", engine.num_waiting
              and _is_over("TritonlmKvCacheFull", engine.kv_usage)),
             ("TritonlmGpuMemory", _is_over("TritonlmGpuMemory", engine.gpu_memory)),
+            ("TritonlmEngineDown", not engine.is_up),
             ("TritonlmNoProgress", engine.num_running and not engine.steps_per_s),
             ("TritonlmEngineRestarts", engine.num_starts),
         ):
@@ -190,9 +193,18 @@ def alerts(interval: Interval) -> Iterator[tuple[str, str]]:
     for path in paths(interval):
         if _is_over("TritonlmGatewayErrors", path.error_share):
             yield "TritonlmGatewayErrors", path.path
+    yield from _of_servers(interval)
+
+
+def _of_servers(interval: Interval) -> Iterator[tuple[str, str]]:
+    """Alerts of the servers behind gateways."""
     for labels, is_up in interval.now.samples.get("tritonlm_gateway_server_up", {}).items():
         if not is_up:
             yield "TritonlmGatewayServerDown", dict(labels)["server"]
+    ejections = "tritonlm_gateway_server_ejections_total"
+    for server in interval.now.label_values(ejections, "server"):
+        if interval.growth(ejections, server=server):
+            yield "TritonlmGatewayServerEjected", server
 
 
 def _is_over(alert: str, value: float | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -105,6 +106,25 @@ def test_alerts_are_those_whose_limits_are_passed(interval):
         "TritonlmErrors", "TritonlmSlowFirstToken", "TritonlmQueueAge", "TritonlmKvCacheFull",
         "TritonlmGpuMemory", "TritonlmNoProgress", "TritonlmGatewayErrors",
         "TritonlmGatewayServerDown"}
+
+
+def test_an_engine_that_is_gone_and_a_server_that_is_shunned_raise_alerts():
+    """Nothing runs there, so that nothing else would show it."""
+    def page(blocks, ejections):
+        return Page.parse({"one": (
+            f'tritonlm_kv_blocks{{engine="0",model="generate"}} {blocks}\n'
+            f'tritonlm_gateway_server_ejections_total{{server="b:8001"}} {ejections}\n')}, 0.0)
+
+    assert list(state.alerts(Interval(page(50, 1), page(0, 2)))) == [
+        ("TritonlmEngineDown", "generate engine 0 of one"),
+        ("TritonlmGatewayServerEjected", "b:8001")]
+    assert list(state.alerts(Interval(page(50, 1), page(50, 1)))) == []
+
+
+def test_all_alerts_but_those_of_hours_are_seen_at_once():
+    source = Path(state.__file__).read_text()
+    unseen = {alert["alert"] for alert in ALERTS if f'"{alert["alert"]}"' not in source}
+    assert unseen == {"TritonlmPrefixHitsCollapsed"}
 
 
 def test_a_quiet_server_raises_none():
