@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -88,7 +89,8 @@ def _gather(
                 answers.append(done.result())
                 bar.advance(task)
             if metrics:
-                pages.append(read_page(metrics))
+                with suppress(Unavailable):  # it was there before: the server has no time for it
+                    pages.append(read_page(metrics))
     return answers, pages
 
 

@@ -7,6 +7,7 @@ from tests.fakes.triton_service import chunk, response, serve
 from typer.testing import CliRunner
 
 from tritonlm.cli import app
+from tritonlm.errors import Unavailable
 from tritonlm.observability.diagnosis import MIB, Diagnosis, Growth, Sample, growths
 from tritonlm.observability.page import Page
 
@@ -86,7 +87,9 @@ tritonlm_gpu_memory_used_bytes{engine="0",front_end="generate_0_0",model="genera
         "the GPU of engine 0 of generate": [3, 3]}
 
 
-def test_the_command_tells_what_a_server_says():
+@pytest.fixture
+def triton():
+    """A server whose requests wait most of their time."""
     perf = ('{"queue_ms": 90.0, "prefill_ms": 1.0, "decode_ms": 2.0, "detokenize_ms": 0.1, '
             '"send_ms": 0.1, "total_ms": 100.0, "num_prompt_tokens": 5, "num_cached_tokens": 0, '
             '"num_output_tokens": 3}')
@@ -98,9 +101,31 @@ def test_the_command_tells_what_a_server_says():
                        sequence_index=[0], logprobs=[], perf_metrics=[perf])
 
     with serve(script) as triton:
-        result = CliRunner().invoke(app, ["diagnose", "--url", triton.url, "--metrics", "",
-                                          "--requests", "4"])
+        yield triton
+
+
+def test_the_command_tells_what_a_server_says(triton):
+    result = CliRunner().invoke(app, ["diagnose", "--url", triton.url, "--metrics", "",
+                                      "--requests", "4"])
     assert result.exit_code == 0, result.output
     assert len(triton.requests) == 4 + 1
     assert "queue" in result.output
     assert "% is queue, waiting for a place in the batch" in result.output.replace("\n", " ")
+
+
+def test_a_page_of_metrics_that_comes_late_costs_no_diagnosis(triton, monkeypatch):
+    """Of a server that is slow, which is why it is looked at."""
+    page = Page.parse({"one": 'tritonlm_task_memory_bytes{model="embed"} 2097152'}, 0.0)
+    answers = iter([page, page, Unavailable("too late"), page, Unavailable("too late")])
+
+    def read_page(_):
+        answer = next(answers)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("tritonlm.commands.diagnose.read_page", read_page)
+    result = CliRunner().invoke(app, ["diagnose", "--url", triton.url, "--requests", "4"])
+    assert result.exit_code == 0, result.output
+    assert "memory of embed: 2, 2, 2 MiB" in result.output
+    assert "% is queue" in result.output
