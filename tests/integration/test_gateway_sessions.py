@@ -73,8 +73,9 @@ async def test_a_newer_connection_replaces_the_older(demo_gateway):
 def workers_url(demo_server, tmp_path_factory):
     """A gateway of two workers that lets in alice and bob."""
     keys_file = tmp_path_factory.mktemp("keys") / "keys.json"
-    keys_file.write_text(json.dumps({"keys": [{"name": name, "sha256": hashed(name)}
-                                              for name in ("alice", "bob")]}))
+    names = {"alice": "Älïçe Ω", "bob": "bob"}
+    keys_file.write_text(json.dumps({"keys": [{"name": name, "sha256": hashed(key)}
+                                              for key, name in names.items()]}))
     with running_gateway(address_of(demo_server), "--workers", "2", "--keys-file",
                          str(keys_file)) as url:
         yield url

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tritonclient.grpc import service_pb2 as messages
 
-from tritonlm.gateway.connection import TritonConnection
+from tritonlm.errors import Unavailable
+from tritonlm.gateway.connection import STATUS_TIMEOUT_S, TritonConnection
 from tritonlm.gateway.leased_stream import LeasedStream
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 from tritonlm.manager.client import ManagerClient
@@ -49,7 +52,10 @@ class ManagedConnection(TritonConnection):
 
     async def models(self) -> dict[str, str]:
         """The tasks of all models that can be loaded, by their names; raises `Unavailable`."""
-        status = await self._manager.status()
+        try:  # one that hangs would hold up the look at all servers
+            status = await asyncio.wait_for(self._manager.status(), STATUS_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Unavailable(f"its manager has said nothing for {STATUS_TIMEOUT_S:g} s") from None
         self._identities = {model.name: model.identity for model in status.models}
         return {model.name: model.task for model in status.models}
 

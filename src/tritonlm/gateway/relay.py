@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import uvicorn
 import websockets
@@ -64,7 +65,7 @@ class Relay:
         try:
             other = await websockets.unix_connect(
                 str(self._path(owner_of(token))), f"ws://worker/ws?{socket.url.query}",
-                additional_headers={KEY_HEADER: key.name if key else ""}, max_size=None,
+                additional_headers={KEY_HEADER: quote(key.name) if key else ""}, max_size=None,
                 compression=None, ping_interval=None)
         except (OSError, websockets.InvalidHandshake):  # that worker is gone, its sessions too
             await self._serve(socket)
@@ -81,7 +82,7 @@ class Relay:
         if scope["type"] != "websocket":
             return
         socket = WebSocket(scope, receive, send)
-        name = socket.headers.get(KEY_HEADER, "")
+        name = unquote(socket.headers.get(KEY_HEADER, ""))
         socket.state.caller = Caller(ApiKey(name) if name else None)
         await self._serve(socket)
 

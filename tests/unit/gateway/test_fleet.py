@@ -12,6 +12,7 @@ from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk, failure
 from tests.unit.gateway.conftest import running
 
+from tritonlm.gateway import managed_connection
 from tritonlm.gateway.settings import GatewaySettings
 
 LONG_PROMPT = "It was the best of times, it was the worst of times, " * 4
@@ -167,3 +168,23 @@ async def test_prompts_with_the_same_long_beginning_go_to_one_server(tmp_path):
             assert len(texts) == 1
             places |= texts
         assert len(places) > 1
+
+
+async def test_a_manager_that_hangs_holds_up_no_other_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(managed_connection, "STATUS_TIMEOUT_S", 0.1)
+
+    async def say_nothing(reader, writer):
+        await reader.read()
+        writer.close()
+
+    manager = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = manager.sockets[0].getsockname()[1]
+    async with manager, serve(says("a")) as hanging, serve(says("b")) as well:
+        settings = GatewaySettings(servers=f"{hanging.url}:{port}:{port},{well.url}",
+                                   access_log=False)
+
+        async def started_and_asked():
+            async with running(settings, tmp_path) as url:
+                return await ask(url)
+
+        assert await asyncio.wait_for(started_and_asked(), LIMIT_S / 2) == (200, "b")

@@ -120,6 +120,7 @@ class City(BaseModel):
     city: str
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the SDK's own, of what it parsed
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize(("text", "form"), [
     ('{"city": "Köln"}', {"response_format": City}),
