@@ -68,6 +68,9 @@ class LanguageUser(User):
         except HungUp:
             self._fire("abort", conduct.seen())
             return
+        except gevent.GreenletExit:
+            self._tell_unanswered(conduct)
+            raise
         except RequestFailed as error:
             conduct.error = str(error)
         except Exception as error:  # whatever else a client library raises is the result too
@@ -80,6 +83,14 @@ class LanguageUser(User):
             self._fire("slow e2e", seen)
         else:
             self._tell(seen)
+
+    def _tell_unanswered(self, conduct: Conduct) -> None:
+        """The test is over: it is a failure if the answer had all of Locust's --stop-timeout."""
+        limit_s = self.environment.stop_timeout or 0
+        waited_s = time.monotonic() - conduct.started_s
+        if limit_s and waited_s >= limit_s and not conduct.pause_s:
+            conduct.error = f"no whole answer when the --stop-timeout of {limit_s:g} s was over"
+            self._fire("e2e", conduct.seen(), waited_s * MS)
 
     def _tell(self, seen: Seen) -> None:
         if self.is_stream:

@@ -20,7 +20,7 @@ def check_plot(path: Path) -> None:
                               f"allowed: a file {', '.join(FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise InvalidArgument("plot", str(path),
-                              "it needs matplotlib: pip install 'tritonlm[bench]'")
+                              "it needs matplotlib: pip install -c constraints.txt -e '.[bench]'")
 
 
 def plot(seen: Sequence[Seen], path: Path) -> None:

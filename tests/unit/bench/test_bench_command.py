@@ -71,5 +71,5 @@ def test_a_plot_is_written(tmp_path, suffix):
 
 def test_a_plot_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(InvalidArgument, match=r"tritonlm\[bench\]"):
+    with pytest.raises(InvalidArgument, match=r"pip install .*\[bench\]"):
         check_plot(tmp_path / "plot.png")
