@@ -16,7 +16,7 @@ from tritonlm.gateway.answers import Answers
 from tritonlm.gateway.cached_answers import CachedAnswers
 from tritonlm.gateway.connected import while_connected
 from tritonlm.gateway.draining import stopping
-from tritonlm.gateway.failures import ClientGone, error_body, failure_of
+from tritonlm.gateway.failures import ClientGone, error_body, failure_of, told
 from tritonlm.gateway.journal import Record
 from tritonlm.gateway.pieces import Piece
 from tritonlm.gateway.read_watch import ReadWatch
@@ -84,8 +84,8 @@ class EventStream(Response):
             async for pieces in self._answers:
                 await watch.sent(self._send_pieces(send, pieces))
             closing = self._script.closing()
-        except ServingError as error:
-            await self._send_error(send, error)
+        except Exception as error:
+            await self._send_error(send, told(error, self._record.request_id))
             return
         await send({"type": "http.response.body", "body": framed(closing), "more_body": False})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,17 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable, from_code
+from tritonlm.errors import (
+    EngineFailure,
+    InvalidArgument,
+    NotFound,
+    ServingError,
+    Unavailable,
+    from_code,
+)
+from tritonlm.logs import fields
+
+LOG = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 """Where nobody knows better."""
@@ -109,6 +120,14 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
             raise
         rest = error.message.removeprefix(error.field)
         raise from_code(error.code, names[error.field] + rest) from None
+
+
+def told(error: Exception, request_id: str) -> ServingError:
+    """What a client hears of `error`; of a bug only the log has more."""
+    if isinstance(error, ServingError):
+        return error
+    LOG.error("the gateway failed", exc_info=error, extra=fields(request_id=request_id))
+    return EngineFailure("the gateway failed")
 
 
 def error_body(error: ServingError) -> dict[str, Any]:

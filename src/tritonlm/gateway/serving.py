@@ -31,6 +31,10 @@ from tritonlm.parent import end_with_parent
 BACKLOG = 4096
 KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep idle connections: who closes first sees no request lost."""
+PROBES = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3))
+"""All connections inherit them: a client whose machine is gone without a word is noticed, too."""
 FOLDER_PREFIX = "gateway-"
 
 
@@ -45,7 +49,11 @@ def prepare(settings: GatewaySettings) -> socket.socket:
         KeyRing.load(settings.keys_file)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((settings.host, settings.port), family=family,
+                                        backlog=BACKLOG)
+        for level, option, value in PROBES:
+            listener.setsockopt(level, option, value)
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartFailure(f"port {settings.port} of {settings.host} is in use: choose another "

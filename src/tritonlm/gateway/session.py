@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -13,15 +12,13 @@ from uuid import uuid4
 
 import msgspec
 
-from tritonlm.errors import EngineFailure, ServingError
+from tritonlm.errors import ServingError
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.answers import Answers
-from tritonlm.gateway.failures import error_body, failure_of
+from tritonlm.gateway.failures import error_body, failure_of, told
 from tritonlm.gateway.generation import told_piece
 from tritonlm.gateway.journal import Record
-from tritonlm.logs import fields
 
-LOG = logging.getLogger(__name__)
 MAX_UNSENT = 64
 """Messages that wait for a slow reader; further pieces wait, joined, where they come from."""
 MAX_PID_DIGITS = 10
@@ -33,14 +30,6 @@ def owner_of(token: str) -> int | None:
     """The process that has the session of that token; None if it is no token."""
     pid = token.partition(".")[0]
     return int(pid) if pid.isdecimal() and len(pid) <= MAX_PID_DIGITS else None
-
-
-def told(error: Exception, request_id: str) -> ServingError:
-    """What a client hears of `error`; of a bug only the log has more."""
-    if isinstance(error, ServingError):
-        return error
-    LOG.error("the gateway failed", exc_info=error, extra=fields(request_id=request_id))
-    return EngineFailure("the gateway failed")
 
 
 class Session:

@@ -16,12 +16,12 @@ from tritonlm.errors import InvalidArgument, NotFound, ServingError, Unavailable
 from tritonlm.gateway import metrics, upstream
 from tritonlm.gateway.access import Caller
 from tritonlm.gateway.body import json_object, read_call
-from tritonlm.gateway.failures import error_body, failure_of
+from tritonlm.gateway.failures import error_body, failure_of, told
 from tritonlm.gateway.fleet import Fleet
 from tritonlm.gateway.generation import GenerateBody, streamed_request
 from tritonlm.gateway.journal import Journal, Record
 from tritonlm.gateway.read_watch import ReadWatch
-from tritonlm.gateway.session import Session, told
+from tritonlm.gateway.session import Session
 
 PATH, LABEL = "/ws", "/ws generate"
 """Of a request on a socket, in the log and in metrics; the socket itself has the path for both."""

@@ -208,3 +208,23 @@ async def test_a_bug_is_an_opaque_error(gateway, monkeypatch):
         status, told, _ = await call(url)
     assert status == 500
     assert "secret" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("cache_mib", [0, 1])
+async def test_a_bug_amid_a_stream_is_its_last_event(gateway, cache_mib):
+    async def break_off(request, send):
+        send(chunk("a"))
+        await asyncio.sleep(0.1)
+        broken = chunk("b")
+        broken.infer_response.raw_output_contents[0] = b"\x01\0\0\0\xff"  # no UTF-8
+        send(broken)
+        await asyncio.sleep(LIMIT_S)
+
+    body = {"model": "generate", "prompt": "Hi", "stream": True, "temperature": 0}
+    async with gateway(break_off, cache_mib=cache_mib) as (url, server), (
+            aiohttp.ClientSession()) as session, session.post(
+            f"{url}/v1/completions", json=body) as response:
+        events = (await response.text()).rstrip().split("\n\n")
+        assert json.loads(events[-1].removeprefix("data: "))["error"] == {
+            "message": "the gateway failed", "type": "server_error", "param": None, "code": None}
+        await until(lambda: server.cancelled, "its work goes on")

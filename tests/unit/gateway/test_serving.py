@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from tritonlm.cli import app
 from tritonlm.errors import InvalidArgument
 from tritonlm.gateway.keys import KeyRing
+from tritonlm.gateway.serving import prepare
 from tritonlm.gateway.settings import GatewaySettings, ServerAddress
 
 COMMAND = str(Path(sys.executable).parent / "tritonlm")
@@ -189,6 +190,13 @@ async def test_an_idle_connection_outlasts_those_who_use_it():
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(reader.read(1), 6)
         writer.close()
+
+
+def test_a_client_whose_machine_is_gone_is_looked_for():
+    with (prepare(GatewaySettings(port=0)) as listener,
+          socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted):
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
 
 
 @pytest.fixture

@@ -188,3 +188,14 @@ async def test_without_a_parser_tools_are_refused(gateway):
         with pytest.raises(openai.BadRequestError, match="--tool-parser"):
             await client.chat.completions.create(model="generate", messages=QUESTION,
                                                  tools=[WEATHER])
+
+
+async def test_nothing_is_stored_as_a_chat_may_say(gateway):
+    async with gateway(says("It rains.")) as (url, _), openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        ask = {"model": "generate", "messages": QUESTION}
+        answer = await client.chat.completions.create(**ask, store=False)
+        assert answer.choices[0].message.content == "It rains."
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await client.chat.completions.create(**ask, store=True)
+        assert refusal.value.param == "store"

@@ -31,6 +31,7 @@ class ChatBody(Body, frozen=True):
     tools: list[Tool] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool = True
+    store: bool = False
 
 
 class ChatForm:
@@ -103,6 +104,8 @@ def chat_call(body: ChatBody, options: dict[str, Any], tool_parser: str = "") ->
     """What is asked for; raises `InvalidArgument`."""
     if not body.messages:
         raise InvalidArgument("messages", [], "it must not be empty")
+    if body.store:
+        raise InvalidArgument("store", True, "nothing is kept here; allowed: false")
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidArgument("top_logprobs", body.top_logprobs, "it needs logprobs: true")
     merge_max_tokens(options, "max_completion_tokens", body.max_completion_tokens)
