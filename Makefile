@@ -12,6 +12,9 @@ is_given = $(filter command%,$(origin $(1)))
 option_name = --$(shell echo $(1) | tr A-Z_ a-z-)
 serve_options = $(foreach name,$(SERVE_SETTINGS),\
 	$(if $(call is_given,$(name)),$(call option_name,$(name)) '$($(name))'))
+settings := VENV PYTHON PYTEST_ARGS ARGS GATEWAY_PORT $(SERVE_SETTINGS)
+unknown := $(filter-out $(settings),$(foreach name,$(.VARIABLES),$(if $(call is_given,$(name)),$(name))))
+$(if $(unknown),$(error there is no setting $(unknown); there are $(settings)))
 gateway_port = $(if $(call is_given,GATEWAY_PORT),$(GATEWAY_PORT),9000)
 
 # It wants an older huggingface-hub than transformers does: so beside the environment.
