@@ -5,7 +5,8 @@
     high, normal, low   one lane up after each `ageing_s` of waiting
 
 The upper lane goes first, but no stream of urgent requests holds up the aged ones for good: after
-`URGENT_TURNS` of them an aged one has its turn, and is urgent from then on.
+`URGENT_TURNS` of them an aged one has its turn, and is urgent from then on. So is one that has been
+pre-empted as often, which gets its turns when no urgent request happens to wait.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class WaitingQueue:
         """How long the request waits that waits longest; 0 when none does."""
         return now_s - next(iter(self._since_s.values())) if self._since_s else 0.0
 
-    def enter(self, request: Request, now_s: float, is_first: bool = False) -> None:
-        """`request` waits from now on; with `is_first` before all others of its user and lane."""
+    def enter(self, request: Request, now_s: float, is_preempted: bool = False) -> None:
+        """`request` waits from now on; if pre-empted, before all others of its user and lane."""
         self._since_s[request] = now_s
         self.num_by_priority[request.submit.priority] += 1
         self.num_prompt_tokens += request.submit.num_prompt_tokens
         request.due_s = now_s + request.until_promotion_s
-        self._line_up(request, is_first)
+        request.num_lost_turns += is_preempted and request.lane == AGED
+        self._line_up(request, is_preempted)
 
     def leave(self, request: Request, now_s: float) -> None:
         """`request` waits no more."""
@@ -87,7 +89,7 @@ class WaitingQueue:
         self._num_urgent_turns = self._num_urgent_turns + 1 if request.lane == URGENT else 0
         self._users.charge(request.user, num_tokens)
         self.leave(request, now_s)
-        if request.lane == AGED and self.has_urgent:
+        if request.lane == AGED and (self.has_urgent or request.num_lost_turns >= URGENT_TURNS):
             request.lane = URGENT  # those before whom it goes are not to throw it out
 
     def park(self, request: Request) -> None:

@@ -35,6 +35,8 @@ class Request:
     row: int = NO_ROW
     due_s: float = math.inf
     """When it moves up a lane if it still waits."""
+    num_lost_turns: int = 0
+    """How often it has been pre-empted since it is aged."""
     grammar: Grammar | None = None
     """What holds the answer of a request with a guide, once it is compiled."""
 

@@ -59,7 +59,7 @@ class Running:
         request.token_ids = self.table.known_tokens(row).copy()
         self.remove(request)
         self.name_blocks(request)
-        self._queue.enter(request, now_s, is_first=True)
+        self._queue.enter(request, now_s, is_preempted=True)
         self.num_preemptions += 1
 
     def lack_a_block(self, rows: Rows, num_new: Int32) -> NDArray[np.bool_]:

@@ -178,6 +178,22 @@ def test_an_aged_request_that_has_had_its_turn_before_urgent_ones_is_not_thrown_
     assert engine.stats().num_preemptions <= 1
 
 
+def test_an_aged_request_that_starts_in_the_gaps_between_urgent_ones_comes_to_its_end():
+    clock = Clock()
+    engine = make_engine(num_rows=1, clock=clock, priority_ageing_s=1.0, prefix_cache=False,
+                         max_num_batched_tokens=4)
+    engine.submit(0, submit(0, range(8, 31), 2, ignore_eos=True, priority=LOW))
+    outcomes = Outcomes()
+    for number in range(1, 200):
+        if number % 6 == 0:
+            engine.submit(0, short(number, priority=URGENT))
+        outcomes.gather(engine.step())
+        clock.now_s += 1.0
+    assert 0 in outcomes.reasons
+    assert outcomes.token_ids[0] == expected(range(8, 31), 2, ignore_eos=True)
+    assert outcomes.reasons.keys() >= set(range(6, 180, 6))
+
+
 def test_aged_requests_do_not_throw_out_their_like():
     clock = Clock()
     engine = make_engine(num_rows=2, clock=clock, priority_ageing_s=1.0)
