@@ -41,7 +41,8 @@ def bench(**values: Any) -> None:
         check_plot(plot_file)
     seen = _measure(load, values["processes"])
     summary = Summary.of(seen, limits_ms)
-    Console().print(table(summary))
+    if seen:
+        Console().print(table(summary))
     if json_file is not None:
         json_file.write_bytes(as_json(load, values["processes"], summary))
     if plot_file is not None:
