@@ -170,7 +170,8 @@ async def test_without_a_call_an_answer_is_as_ever(gateway):
     ({"response_format": {"type": "json_object"}, "extra_body": {"guided_json": {}}},
      "guided_json"),
     ({"tools": [WEATHER], "parallel_tool_calls": False}, "parallel_tool_calls"),
-    ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+    ({"tools": [{"type": "custom"}]}, "tools[0].type"), ({"tools": [WEATHER, WEATHER]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "tools"),
 ])
 async def test_what_an_answer_cannot_be_held_to_is_refused(gateway, fields, param):

@@ -72,8 +72,16 @@ def offered_tools(
     if not parser:
         raise InvalidArgument("tools", tools[0].function.name, "this gateway knows no format of "
                               f"calls: start it with --tool-parser, one of {', '.join(PARSERS)}")
+    _check_names([tool.function.name for tool in tools])
     told = [_told(tool) for tool in tools]
     return Offer(told) if is_free else Offer(told, _grammar(tools, choice, is_parallel, parser))
+
+
+def _check_names(names: list[str]) -> None:
+    """A call says whom it is for by the name alone."""
+    for place, name in enumerate(names):
+        if not name or name in names[:place]:
+            raise InvalidArgument("tools", name, "each function needs a name of its own")
 
 
 def _grammar(tools: list[Tool], choice: Any, is_parallel: bool, parser: str) -> str:
