@@ -79,9 +79,11 @@ def offered_tools(
 
 def _check_names(names: list[str]) -> None:
     """A call says whom it is for by the name alone."""
-    for place, name in enumerate(names):
-        if not name or name in names[:place]:
+    taken = {""}
+    for name in names:
+        if name in taken:
             raise InvalidArgument("tools", name, "each function needs a name of its own")
+        taken.add(name)
 
 
 def _grammar(tools: list[Tool], choice: Any, is_parallel: bool, parser: str) -> str:
