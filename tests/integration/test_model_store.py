@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 
 import aiohttp
@@ -62,6 +63,12 @@ def processes_of(served, name):
             if found.model == name or found.model.startswith(f"{name}_")]
 
 
+def series_of(served, name):
+    """Our metrics of a model and its helpers that are on the server's page."""
+    return re.findall(rf'^tritonlm_.*model="{name}(?:_\w+)?".*$',
+                      get(served.server.metrics_url)[1].decode(), re.MULTILINE)
+
+
 async def ask(session, gateway, model="alpha", **options):
     """The last event of a stream, and how many tokens it had; an error is raised."""
     body = {"model": model, "text_input": PROMPT, "ignore_eos": True, **options}
@@ -86,6 +93,8 @@ async def test_models_are_loaded_by_request_and_make_room_for_each_other(gateway
         assert loaded.resident_bytes > 2**26 > unloaded.resident_bytes == 0
         assert processes_of(served, model)
         assert not processes_of(served, other), "what is unloaded has left processes"
+        assert series_of(served, model)
+        assert not series_of(served, other), "alerts would go by what it said last"
     code, told = await asyncio.to_thread(
         post, f"{gateway}/tokenize", {"model": "alpha", "prompt": PROMPT})
     assert (code, told["tokens"]) == (200, PROMPT_IDS)

@@ -112,6 +112,11 @@ class FrontEndMetrics:
         for (name, *labels), histogram in self._histograms.items():
             self._push_histogram(name, labels, histogram)
 
+    def close(self) -> None:
+        """Take all of it off the page: what a model that is unloaded said last is true no more."""
+        self._metrics.clear()
+        self._families.clear()
+
     def _begin_at_zero(self) -> None:
         """Have what has not happened yet on the page: a rate sees no counter begin."""
         for ending in ENDINGS:

@@ -25,3 +25,8 @@ class Refusals:
         """A request has ended with `error`; what nobody has raised on purpose is internal."""
         code = error.code if isinstance(error, InvalidArgument) else ServingError.code
         self._counters[code].increment(1)
+
+    def close(self) -> None:
+        """Take them off the page."""
+        self._counters.clear()
+        del self._family

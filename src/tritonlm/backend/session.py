@@ -128,6 +128,7 @@ class Session:
         self._endings.retry()
         self._engines.close()
         self._epilogue.close()
+        self._metrics.close()
 
     def _wait_ms(self) -> int:
         if not self._unfinished:

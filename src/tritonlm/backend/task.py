@@ -64,8 +64,9 @@ class TaskModel:
         return task_responses(TASK_MODELS[self.name], requests, results)
 
     def finalize(self) -> None:
-        """Send what is left to tell."""
+        """Send what is left to tell, and leave no metrics."""
         self._epilogue.close()
+        self._metrics.close()
 
     def _results(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[Result]:
         parsed = [self._parse(request) for request in requests]

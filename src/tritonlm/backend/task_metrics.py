@@ -40,3 +40,10 @@ class TaskMetrics:
             self._metrics[field.name].increment(grown)
         self._shown = replace(work)
         self._memory.set(resident_bytes())
+
+    def close(self) -> None:
+        """Take them off the page: a model that is unloaded has no memory."""
+        self._metrics.clear()
+        del self._memory
+        self._families.clear()
+        del self._memory_family

@@ -64,8 +64,9 @@ class Tokenize:
         return [_response(*pair) for pair in zip(requests, results, strict=True)]
 
     def finalize(self) -> None:
-        """Send what is left to tell."""
+        """Send what is left to tell, and leave no metrics."""
         self._epilogue.close()
+        self._refusals.close()
 
     def _encode(self, prompts: Sequence[Prompt | Exception]) -> list[Result]:
         ids = iter(self._encoder.encode_batch([p for p in prompts if isinstance(p, Prompt)]))
