@@ -58,7 +58,7 @@ async def _run(shares: Sequence[Load], on_progress: Callable[[int], None]) -> li
         await asyncio.gather(*(client.start() for client in clients))
         for client in clients:
             client.go()
-        with _interrupts(lambda: [client.stop() for client in clients]):
+        with _interrupts(clients):
             seen = await asyncio.gather(*(client.result() for client in clients))
     finally:
         await asyncio.gather(*(client.end() for client in clients))
@@ -66,13 +66,14 @@ async def _run(shares: Sequence[Load], on_progress: Callable[[int], None]) -> li
 
 
 @contextmanager
-def _interrupts(stop: Callable[[], object]) -> Iterator[None]:
-    """The first Ctrl-C calls `stop`; a second one is as ever."""
+def _interrupts(clients: Sequence[ClientProcess]) -> Iterator[None]:
+    """The first Ctrl-C stops `clients`; a second one is as ever."""
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
         loop.remove_signal_handler(signal.SIGINT)
-        stop()
+        for client in clients:
+            client.stop()
 
     if threading.current_thread() is not threading.main_thread():  # signals are not for others
         yield
