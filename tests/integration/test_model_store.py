@@ -157,6 +157,8 @@ async def test_models_of_tasks_are_loaded_by_request_and_leave_nothing(
         assert (await status(manager, name)).state == "ready"
         running = {found.model for found in model_processes.find(served.server.run_dir)}
         assert running == {*served.store.read(name).parts}, "another has left processes"
+        shown = [other for other in tasks if series_of(served, other)]
+        assert shown == [name], "another has left metrics"
     await manager.do("unload", name)
     assert model_processes.find(served.server.run_dir) == []
 
