@@ -72,7 +72,7 @@ def from_environment(service: str) -> Tracer | None:
         from tritonlm.otlp import OtlpTracer  # noqa: PLC0415 - half a second, for those who trace
     except ModuleNotFoundError as error:
         raise InvalidArgument(ENDPOINTS[0], endpoint, f"traces need {error.name}: "
-                              "pip install 'tritonlm[tracing]'") from None
+                              "pip install -c constraints.txt -e '.[tracing]'") from None
     return OtlpTracer(service)
 
 

@@ -47,7 +47,7 @@ class CacheSettings:
                                            ("diskcache", "--cache-disk", self.disk)):
             if is_needed and find_spec(package) is None:
                 raise StartFailure(f"{option} needs the package {package}: "
-                                   "pip install 'tritonlm[cache]'")
+                                   "pip install -c constraints.txt -e '.[cache]'")
         if self.disk:
             try:
                 self.disk.mkdir(parents=True, exist_ok=True)

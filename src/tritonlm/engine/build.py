@@ -170,11 +170,30 @@ def _make_fast(
 def _check_attention(
     config: ModelConfig, model: LoadedModel, compute_logits: Callable[[Batch], torch.Tensor]
 ) -> None:
-    """Refuse a model that says something else with paged attention than with its own.
+    """Refuse a model that says something else with paged attention than with its own, or nothing.
 
     Two requests share a batch, and one of them comes in two chunks: so a layer that keeps a state
     of its own, or looks at its neighbours in the batch, is found out.
     """
+    kind = type(model.module).__name__
+    try:
+        all_logits = _sample_logits(config, model, compute_logits)
+    except Exception as error:  # whatever the model's code raises
+        if is_out_of_memory(error):
+            raise
+        raise InvalidArgument("model", config.model, f"{kind} does not run with paged attention: "
+                              f"{first_line(error)}") from error
+    for sample, logits in zip(model.samples, all_logits, strict=True):
+        distance = (logits[-1] - sample.logits).norm() / sample.logits.norm()
+        if not distance <= MAX_RELATIVE_ERROR[model.cache_dtype]:
+            raise InvalidArgument("model", config.model, f"{kind} computes something else with "
+                                  f"paged attention (error {distance:.2g})")
+
+
+def _sample_logits(
+    config: ModelConfig, model: LoadedModel, compute_logits: Callable[[Batch], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is predicted after the last token of each of the model's two samples."""
     long, short = (np.array(sample.token_ids, np.int32) for sample in model.samples)
     block_size = config.block_size
     table = RequestTable(2, long.size, block_size, np.zeros(0, np.int32))
@@ -187,8 +206,4 @@ def _check_attention(
     short_logits = compute_logits(build_batch(table, rows, np.array([4, short.size], np.int32)))
     table.num_computed[0] = 4
     long_logits = compute_logits(build_batch(table, rows[:1], np.array([long.size - 4], np.int32)))
-    for sample, logits in zip(model.samples, (long_logits, short_logits), strict=True):
-        error = (logits[-1] - sample.logits).norm() / sample.logits.norm()
-        if not error <= MAX_RELATIVE_ERROR[model.cache_dtype]:
-            raise InvalidArgument("model", config.model, f"{type(model.module).__name__} computes "
-                                  f"something else with paged attention (error {error:.2g})")
+    return long_logits, short_logits

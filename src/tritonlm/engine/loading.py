@@ -166,8 +166,9 @@ def _quantization(name: str) -> BitsAndBytesConfig | None:
         return None
     missing = [package for package in QUANTIZATION_PACKAGES if find_spec(package) is None]
     if missing:
-        raise InvalidArgument("quantization", name, f"{' and '.join(missing)} must be installed: "
-                                                    "pip install 'tritonlm[quantization]'")
+        raise InvalidArgument(
+            "quantization", name, f"{' and '.join(missing)} must be installed: "
+                                  "pip install -c constraints.txt -e '.[quantization]'")
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 

@@ -123,5 +123,5 @@ def test_a_library_that_is_missing_and_a_folder_that_cannot_be_are_told(tmp_path
     with pytest.raises(StartFailure, match=r"--cache-disk .*file/x: Not a directory"):
         CacheSettings(disk=file / "x").check()
     monkeypatch.setattr("tritonlm.caching.settings.find_spec", lambda _: None)
-    with pytest.raises(StartFailure, match=r"--cache-redis .* pip install 'tritonlm\[cache\]'"):
+    with pytest.raises(StartFailure, match=r"--cache-redis .* pip install .* '\.\[cache\]'"):
         CacheSettings(redis="redis://localhost").check()

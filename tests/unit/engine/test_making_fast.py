@@ -1,4 +1,4 @@
-"""Models whose code cannot be compiled, or not captured, on a device that would have them so."""
+"""Models whose code does not do with paged attention, compiled or captured, what it should."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tritonlm.engine.build import _make_fast
+from tritonlm.config import ModelConfig
+from tritonlm.engine.build import _check_attention, _make_fast
+from tritonlm.engine.loading import Sample
 from tritonlm.errors import InvalidArgument
 
 MODEL = SimpleNamespace(module=torch.nn.Identity(), dtype=torch.float32)
@@ -43,3 +45,14 @@ def test_a_model_that_cannot_be_captured_is_served_and_told():
 def test_a_lack_of_memory_is_no_fault_of_the_model(step):
     with pytest.raises(torch.OutOfMemoryError):
         _make_fast(runner_that(**{step: NO_MEMORY}), None, MODEL, print)
+
+
+def test_a_model_that_fails_with_paged_attention_is_refused_by_name():
+    def fail(batch):
+        raise ERROR
+
+    samples = tuple(Sample(tuple(range(length)), torch.zeros(8)) for length in (7, 4))
+    model = SimpleNamespace(module=torch.nn.Identity(), samples=samples)
+    with pytest.raises(InvalidArgument, match=r"^model: 'x' .* Identity does not run with paged "
+                                              r"attention: operation not permitted"):
+        _check_attention(ModelConfig("x"), model, fail)

@@ -54,7 +54,11 @@ SERVED = {
         "num_experts_per_tok": 2, "first_k_dense_replace": 1, "use_qk_norm": True},
     "Exaone4": {"sliding_window": 12, "layer_types": ["sliding_attention", "full_attention"]},
     "Nemotron": {"partial_rotary_factor": 0.5}, "SeedOss": {"head_dim": 16}, "Apertus": {},
-    "Ernie4_5": {"head_dim": 16}, "DeepseekV3": {
+    "Ernie4_5": {"head_dim": 16}, "Afmoe": {
+        "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+        "num_dense_layers": 1,
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 12},
+    "DeepseekV3": {
         "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8,
         "qk_nope_head_dim": 16, "v_head_dim": 24, "head_dim": 8, "n_routed_experts": 4,
         "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32,

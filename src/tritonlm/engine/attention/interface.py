@@ -63,7 +63,7 @@ def _paged_attention(
     call = _attend if torch.compiler.is_compiling() else _attend_now
     out = call(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), layer,
                scale, sliding_window, softcap)
-    return out[None], None
+    return out.contiguous()[None], None  # as transformers' own: some code takes views of it
 
 
 def _attend_now(
