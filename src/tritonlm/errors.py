@@ -6,6 +6,7 @@ ServingError
 ├── Unavailable       not now: full, starting, or the engine was lost; a retry may work
 ├── EngineFailure     a bug or a device fault; the request is over, the server goes on
 └── StartFailure      a server cannot start here; the message says what to do
+    ├── ServerCrashed a server crashed before it was ready
     └── ServerLost    a server that was ready is of no more use
 """
 
@@ -87,6 +88,10 @@ class StartFailure(ServingError):
     """A server cannot be started, or did not come up; the message is one line."""
 
     code = "UNAVAILABLE"
+
+
+class ServerCrashed(StartFailure):
+    """tritonserver was ended by a fault of its own before it was ready; another start may do."""
 
 
 class ServerLost(StartFailure):

@@ -117,6 +117,17 @@ def test_the_end_of_tritonserver_is_told_with_the_log(serve):
     assert_nothing_is_left(run_dir)
 
 
+def test_a_tritonserver_that_crashes_at_its_start_is_started_again(serve):
+    server = serve()
+    run_dir, tritonserver = server.run_dir(), server.tritonserver()
+    server.wait_until(lambda: len(processes.find(run_dir)) >= 3)
+    tritonserver.send_signal(signal.SIGABRT)
+    server.wait_for(ANNOUNCED)
+    assert re.search(r"^tritonlm: tritonserver ended with signal SIGABRT \(log: .+\); starting it "
+                     r"again in 1 s$", server.output, re.MULTILINE)
+    assert_nothing_is_left(run_dir)
+
+
 def test_a_server_that_lost_a_models_process_is_replaced(serve):
     server = serve()
     server.wait_for(ANNOUNCED)

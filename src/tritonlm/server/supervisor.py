@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tritonlm.backoff import Backoff
-from tritonlm.errors import ServerLost, StartFailure
+from tritonlm.errors import ServerCrashed, ServerLost, StartFailure
 from tritonlm.logs import PREFIX
 from tritonlm.server import launcher, processes
 from tritonlm.server.tritonserver import TritonServer
@@ -14,6 +14,8 @@ from tritonlm.server.tritonserver import TritonServer
 FIRST_PAUSE_S = 1.0
 MAX_FAILED_STARTS = 5
 """In a row, of a server that did start once."""
+MAX_CRASHES = 2
+"""Of one that never did: on a busy machine, tritonserver 24.10 aborts now and then as it loads."""
 
 
 def run(
@@ -23,7 +25,7 @@ def run(
     """Serve until the caller is interrupted; `on_ready` makes each server ready that has come up.
 
     `on_stop` is called before the last one is told to stop. Raises `StartFailure` if the first
-    one does not start, or none does any more.
+    one cannot start, or none does any more.
     """
     backoff, num_failures, has_served = Backoff(FIRST_PAUSE_S), 0, False
     while True:
@@ -37,13 +39,20 @@ def run(
             reason = lost.message
         except StartFailure as failure:
             num_failures += 1
-            if not has_served or num_failures == MAX_FAILED_STARTS:
+            if num_failures >= _most_failures(failure, has_served):
                 raise
             reason = failure.message
         processes.reap_orphans()
         pause_s = backoff.pause_s(time.monotonic() - ready_s)
         report(f"{PREFIX}{reason}; starting it again in {pause_s:g} s")
         time.sleep(pause_s)
+
+
+def _most_failures(failure: StartFailure, has_served: bool) -> int:
+    """How many starts in a row may fail, the last one so."""
+    if has_served:
+        return MAX_FAILED_STARTS
+    return MAX_CRASHES if isinstance(failure, ServerCrashed) else 1
 
 
 def _watch(

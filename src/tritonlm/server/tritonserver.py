@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tritonlm.errors import ServerLost, StartFailure
+from tritonlm.errors import ServerCrashed, ServerLost, StartFailure
 from tritonlm.server import log, processes
 from tritonlm.server.repository import FRONT_END
 from tritonlm.server.settings import ServerSettings
@@ -22,6 +22,8 @@ PROBE = {"text_input": "Hello", "max_tokens": 1}
 PROBE_TIMEOUT_S = 120.0
 STOP_MARGIN_S = 5.0
 """What a stopping server may take beyond its own timeout."""
+CRASHES = (signal.SIGABRT, signal.SIGSEGV)
+"""What ends a server that nobody has killed."""
 
 
 class TritonServer:
@@ -131,8 +133,11 @@ class TritonServer:
         if status is None:
             return
         self._show_log()
+        if self._log.failure:
+            raise StartFailure(self._log.failure)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
-        raise StartFailure(self._log.failure or f"tritonserver ended with {how}")
+        kind = ServerCrashed if -status in CRASHES else StartFailure
+        raise kind(f"tritonserver ended with {how}")
 
     def _is_ready(self) -> bool:
         try:

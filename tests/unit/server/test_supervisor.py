@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tritonlm import backoff
-from tritonlm.errors import ServerLost, StartFailure
+from tritonlm.errors import ServerCrashed, ServerLost, StartFailure
 from tritonlm.server import launcher, supervisor
 
 
@@ -54,6 +54,7 @@ def run(monkeypatch):
 
 
 LOST, FAILED, CTRL_C = ServerLost("it is gone"), StartFailure("no port"), KeyboardInterrupt()
+CRASHED = ServerCrashed("SIGABRT")
 
 
 def test_a_lost_server_is_started_again_with_back_off(run):
@@ -69,6 +70,16 @@ def test_a_server_that_never_started_is_not_tried_again(run):
     servers, end = run(FAILED)
     assert end is FAILED
     assert servers.num_starts == 1
+
+
+def test_a_server_that_crashed_before_it_was_ready_is_tried_once_more(run):
+    servers, end = run(CRASHED, CTRL_C)
+    assert end is CTRL_C
+    assert servers.said[0] == "tritonlm: SIGABRT; starting it again in 1 s"
+    for second in (CRASHED, FAILED):
+        servers, end = run(CRASHED, second)
+        assert end is second
+        assert servers.num_starts == 2
 
 
 def test_a_server_that_was_never_ready_is_not_tried_again(run):
