@@ -19,6 +19,7 @@ import pytest
 from k8s import render
 from model_hub import NAME, model_hub
 from tests import images, manifests
+from tests.certificates import needs_openssl, write_certificate
 from tests.containers import can_confine, gateway_before, started
 from tests.drills.waiting import found
 from tests.exported_metrics import exported_names, names_in
@@ -36,6 +37,14 @@ pytestmark = [pytest.mark.timeout(300),  # an environment is made, and servers s
                                  reason="needs kustomize or kubectl: make k8s-check fetches one")]
 MODEL_LIST = "/etc/tritonlm/models/models.txt"
 MANAGER = f"localhost:{ManagerStart.manager_port}"
+FREE_PORTS = {f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}
+
+
+def demo_model(tritonserver, home):
+    """The environment of a server with the demo model, on free ports."""
+    return {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
+            "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1", "HOME": str(home),
+            **FREE_PORTS}
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +64,7 @@ def tritonserver(tmp_path_factory):
 def triton(prefix, tritonserver, tmp_path_factory):
     """A server as in overlay dev, with the demo model and on free ports, and its addresses."""
     container = manifests.containers("dev")["triton/triton"]
-    here = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
-            "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1",
-            "HOME": str(tmp_path_factory.mktemp("home")),
-            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    here = demo_model(tritonserver, tmp_path_factory.mktemp("home"))
     with started(container, prefix, **here) as (process, environ):
         addresses = json.loads(process.wait_for('"message": "ready"'))
         yield process, environ | {"TRITONLM_URL": addresses["grpc"]}, addresses
@@ -79,7 +85,7 @@ def many(prefix, tritonserver, tmp_path_factory):
     found, folder = manifests.containers("multi-model"), tmp_path_factory.mktemp("volume")
     here = {"TRITONLM_REPOSITORY": str(folder / "repository"), "HOME": str(folder),
             "TRITONLM_TRITONSERVER": str(tritonserver), "TRITONLM_PRELOAD": "",
-            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS", "MANAGER")}}
+            "TRITONLM_MANAGER_PORT": "0", **FREE_PORTS}
     adding = found["triton/fetch"].with_word(MODEL_LIST, str(folder / "models.txt"))
     for name, told in (("chat", ["added chat"]), ("poet", ["chat, version 1, is", "added poet"])):
         with (folder / "models.txt").open("a") as models:
@@ -99,11 +105,9 @@ def group(prefix, tritonserver, tmp_path_factory):
     found, home = manifests.containers("leader-worker"), str(tmp_path_factory.mktemp("home"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    here = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
-            "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1", "HOME": home,
-            "TRITONLM_DEVICE": "cpu", "TRITONLM_DTYPE": "float32", "TRITONLM_TENSOR_PARALLEL": "2",
-            "TRITONLM_TENSOR_PARALLEL_ADDRESS": address,
-            **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    here = demo_model(tritonserver, home) | {
+        "TRITONLM_DEVICE": "cpu", "TRITONLM_DTYPE": "float32", "TRITONLM_TENSOR_PARALLEL": "2",
+        "TRITONLM_TENSOR_PARALLEL_ADDRESS": address}
     with started(found["triton/fetch"], prefix, **here) as (process, _):
         assert process.wait(100) == 0, process.lines
     following = found["triton/follower"].with_word(
@@ -232,25 +236,18 @@ def test_ports_are_those_that_services_and_pools_name(triton):
 def certificates(tmp_path_factory):
     """The folder of a secret: a certificate that is its own authority, and its key."""
     folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=triton",
-                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                    "-keyout", folder / "tls.key", "-out", folder / "tls.crt"],
-                   check=True, capture_output=True)
-    shutil.copy(folder / "tls.crt", folder / "ca.crt")
+    certificate, _ = write_certificate(folder)
+    shutil.copy(certificate, folder / "ca.crt")
     return str(folder)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None,
-                    reason="needs openssl: apt-get install openssl")
+@needs_openssl
 def test_gateway_and_server_show_each_other_certificates_and_a_key(
     prefix, tritonserver, certificates, tmp_path
 ):
     found = {name: here(each, "/etc/tritonlm/tls", certificates)
              for name, each in manifests.containers("grpc-tls").items()}
-    changed = {"TRITONLM_MODEL": str(DEMO_CHECKPOINT), "TRITONLM_TRITONSERVER": str(tritonserver),
-               "TRITONLM_KV_CACHE_GIB": "0.1", "TRITONLM_FRONT_ENDS": "1", "HOME": str(tmp_path),
-               **{f"TRITONLM_{kind}_PORT": "0" for kind in ("HTTP", "GRPC", "METRICS")}}
+    changed = demo_model(tritonserver, tmp_path)
     with started(found["triton/triton"], prefix, **changed) as (process, environ):
         addresses = json.loads(process.wait_for('"message": "ready"'))
         for probe in found["triton/triton"].probes.values():

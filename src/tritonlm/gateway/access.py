@@ -184,4 +184,3 @@ def _check_length(connection: HTTPConnection, max_bytes: int) -> None:
 def _check_size(num_bytes: int, max_bytes: int) -> None:
     if num_bytes > max_bytes:
         raise BodyTooLarge(f"body: more than {max_bytes:,} bytes")
-

@@ -1,31 +1,23 @@
 """TLS to the servers, with certificates on both sides, and the header that restricted APIs need."""
 
-import shutil
-import subprocess
-
 import aiohttp
 import grpc
 import pytest
+from tests.certificates import needs_openssl, write_certificate
 from tests.fakes.many_requests_triton import serve
 from tests.fakes.triton_service import chunk
 from tests.unit.gateway.conftest import running
 
 from tritonlm.gateway.settings import GatewaySettings
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+pytestmark = needs_openssl
 HEADER = "triton-grpc-protocol-infer-key=secret=1"
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """Files of a certificate for localhost and of its key; it is its own authority."""
-    folder = tmp_path_factory.mktemp("certificate")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
-                    "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-                    "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return cert, key
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 async def answer(request, send):

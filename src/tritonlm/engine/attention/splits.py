@@ -1,7 +1,6 @@
 """Contexts cut into splits of equal work, found on the device from the context lengths.
 
-So one captured launch suits any lengths. All layers of a step that are cut alike share the splits:
-to find them takes as long as a sixth of the attention of a single request.
+So one captured launch suits any lengths. All layers of a step that are cut alike share the splits.
 """
 # Kernels are not Python: their arguments have no types that it knows.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
